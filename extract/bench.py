@@ -26,9 +26,9 @@ from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
 from mmsa_cache.data.pairs import MAX_IMAGE_BYTES, Sample, read_sample_picture, sample_text
 from mmsa_cache.data.picture_paths import read_picture
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.json_value import JsonObject
-from mmsa_cache.native.memory import peak_bytes, reused
+from mmsa_cache.native.memory import peak_bytes, reuse_blocks
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.writer import FeatureWriter
@@ -86,7 +86,7 @@ def bench(
         end_to_end.append(len(samples) / whole.seconds)
         if not turn:
             peak = peak_bytes()
-        with reused():  # as `engine.extract` does
+        with reuse_blocks():  # as `engine.extract` does
             seconds = sum(
                 _model_only(rows[n], readers[n], encoder, device, workers, batch_size, shard_rows)
                 for n, encoder in encoders.items()
@@ -140,7 +140,7 @@ def run_end_to_end(
     batch_size: int,
 ) -> EndToEnd:
     """Extracts rows into a store that is removed; all is given by modality."""
-    with scratch() as folder, contextlib.ExitStack() as claims:
+    with temporary_folder() as folder, contextlib.ExitStack() as claims:
         jobs, writers = [], {}
         for name, encoder in encoders.items():
             identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})

@@ -21,9 +21,9 @@ import torch
 from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
 from mmsa_cache.errors import DeviceError
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.json_value import JsonObject
-from mmsa_cache.native.cores import share_of_cores, usable_cores
+from mmsa_cache.native.cores import core_share, usable_cores
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.writer import FeatureWriter
@@ -110,7 +110,7 @@ class _Turn:
 def _run(
     rows: Mapping[str, RowPlan], start: Start, workers: int, shard_rows: int, batch_size: int
 ) -> _Turn:
-    with scratch() as folder, contextlib.ExitStack() as claims:
+    with temporary_folder() as folder, contextlib.ExitStack() as claims:
         jobs = []
         for name, plan in rows.items():
             identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
@@ -151,7 +151,7 @@ def _warm_up(crew: Crew, batches: Sequence[Any], workers: int) -> None:
 
 def _pin(pid: int, number: int) -> None:
     """Keeps a worker on one core of this machine, all its threads."""
-    cpus = share_of_cores(number, usable_cores()).cpus
+    cpus = core_share(number, usable_cores()).cpus
     with contextlib.suppress(psutil.Error, OSError):
         for thread in psutil.Process(pid).threads() if cpus else ():
             os.sched_setaffinity(thread.id, cpus)

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import DataError
-from mmsa_cache.native.memory import reused, trim
+from mmsa_cache.native.memory import reuse_blocks, trim_heap
 from mmsa_cache.store.schema import Shard
 
 from .plan import EncodingJob, PreparedRows, Row, missing_windows
@@ -94,9 +94,9 @@ def extract(
         processes = should_use_processes(device, rows, workers.readers)
     shards = _encoded(every, device, workers, processes, batch_size, timings)
     publishers: dict[int, Publisher] = {}
-    with reused(), contextlib.closing(shards), contextlib.ExitStack() as stack:
+    with reuse_blocks(), contextlib.closing(shards), contextlib.ExitStack() as stack:
         for job, windows in zip(jobs, work, strict=True):
-            trim()  # the encoder before had batches of other sizes
+            trim_heap()  # the encoder before had batches of other sizes
             most = None
             if id(job.writer) not in publishers:  # two would seal the same folder at once
                 publishers[id(job.writer)] = stack.enter_context(
@@ -110,7 +110,7 @@ def extract(
                         most = window.model.most
                         job.notice(f"No memory for {batch_size} rows at once: {most} are run.")
                     if next(encoded) % _TRIM_EVERY == 0:
-                        trim()
+                        trim_heap()
                     advance(len(window.places))
                 publisher.publish()  # beside a GPU the next job goes on meanwhile
     return timings

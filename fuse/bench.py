@@ -24,8 +24,8 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.files.disk import discard
-from mmsa_cache.files.untrusted import read_plain
-from mmsa_cache.native.timing import seconds_of, wait
+from mmsa_cache.files.untrusted import read_regular
+from mmsa_cache.native.timing import synchronize, time_call
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.verified import NOTE
 
@@ -98,7 +98,7 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> EpochF
             Setting(precision="float32")
         ):  # what torch does unless told otherwise
             textbook.epoch()
-        wait(bank.labels.device)
+        synchronize(bank.labels.device)
         last = time.perf_counter()
         theirs.append(last - started)
 
@@ -130,7 +130,7 @@ def bench_reading(source: BankSource, rounds: int) -> ReadingFigures:
     for _ in range(rounds):
         started = time.perf_counter()
         for path in files:
-            read_plain(path, path.stat().st_size)
+            read_regular(path, path.stat().st_size)
         read.append(time.perf_counter() - started)
         for folder in folders:
             discard(folder / NOTE)
@@ -179,7 +179,7 @@ def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> FoldFig
     tasks = [Task(every[every % 5 != fold], every[every % 5 == fold], fold) for fold in range(5)]
 
     def seconds(part: Sequence[Task]) -> float:
-        return seconds_of(lambda: fit_group(setting, bank, part, names=names), bank.labels.device)
+        return time_call(lambda: fit_group(setting, bank, part, names=names), bank.labels.device)
 
     seconds(tasks[:1])  # sets kernels up
     one, five = [], []
@@ -204,7 +204,7 @@ def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> StepFi
     stack = Stack(runners)
 
     def seconds(number: int) -> float:
-        return seconds_of(lambda: stack.epoch(number), device) / runners[0].steps
+        return time_call(lambda: stack.epoch(number), device) / runners[0].steps
 
     with matmul_precision(setting):
         seconds(0)  # sets kernels up, and captures
@@ -238,4 +238,4 @@ def bench_encoders_in_loop(
             encode(rows[first : first + BATCH].tolist())
         fit(setting, bank, rows[BATCH:], rows[:BATCH], names=names, seed=0)
 
-    return seconds_of(loop, device) / batches
+    return time_call(loop, device) / batches

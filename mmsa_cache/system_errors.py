@@ -53,11 +53,11 @@ def _no_path(message: str) -> SettingsError:
 
 
 def _of_the_device(error: RuntimeError) -> MmsaError | None:
-    from mmsa_cache.native.device import is_lost, is_of_the_device
+    from mmsa_cache.native.device import is_device_error, is_device_lost
 
-    if not is_of_the_device(error):
+    if not is_device_error(error):
         return None
-    what = "The device does nothing more in this process" if is_lost(error) else "No memory"
+    what = "The device does nothing more in this process" if is_device_lost(error) else "No memory"
     return DeviceError(
         f"{what}: {str(error).splitlines()[0][:200]}",
         "End what else runs there, take a smaller model, or --device cpu; the same command "

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from mmsa_cache.errors import MmsaError, SettingsError
-from mmsa_cache.files.paths import is_path
+from mmsa_cache.files.paths import is_valid_path
 from mmsa_cache.names import suggest, suggest_or_list
 
 M = TypeVar("M", bound=BaseModel)
@@ -26,7 +26,7 @@ class Table(BaseModel):
 
 
 def _possible(path: Path) -> Path:
-    if not is_path(path):
+    if not is_valid_path(path):
         raise ValueError("no file can have this name")
     return path
 

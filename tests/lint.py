@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mmsa_cache", "extract", "fuse")
-ALLOWED = {f"mmsa_cache/files/{name}.py" for name in ("disk", "paths", "scratch", "untrusted")}
+ALLOWED = {f"mmsa_cache/files/{name}.py" for name in ("disk", "paths", "temporary", "untrusted")}
 """The modules through which all others do it."""
 MODULES = {
     "": "open",

@@ -14,14 +14,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from mmsa_cache.errors import DeviceError
-from mmsa_cache.native.cores import CoreShare, share_of_cores
+from mmsa_cache.native.cores import CoreShare, core_share
 from mmsa_cache.native.processes import (
-    end,
-    end_all,
+    end_process,
+    end_processes,
     end_with_parent,
-    how_it_ended,
+    exit_reason,
+    send,
     start_process,
-    tell,
 )
 
 from .pieces import Piece
@@ -104,7 +104,7 @@ class LocalCrew:
         self._failed_starts = 0
         self._workers: list[_WorkerProcess] = []
         for number, device in enumerate(devices):
-            share = share_of_cores(number, len(devices))
+            share = core_share(number, len(devices))
             self._workers.append(
                 _start(_WorkerSettings(source, sealers, device, share, batch_size))
             )
@@ -121,7 +121,7 @@ class LocalCrew:
         ready = (worker for worker in self._workers if worker.ready)
         worker = min(ready, key=lambda worker: len(worker.hands))
         worker.hands.append(piece)
-        tell(worker.pipe, piece)
+        send(worker.pipe, piece)
 
     def wait(self, timeout: float) -> list[PieceReply]:
         said: list[PieceReply] = []
@@ -137,7 +137,7 @@ class LocalCrew:
             if message is None:
                 worker.ready, self._failed_starts = True, 0
                 for piece in worker.hands:
-                    tell(worker.pipe, piece)
+                    send(worker.pipe, piece)
             else:
                 worker.hands.popleft()
                 said.append(message)
@@ -146,7 +146,7 @@ class LocalCrew:
     def _replace(self, place: int) -> list[PieceReply]:
         """Starts a worker in the place of one that has died; the piece it worked on is lost."""
         dead = self._workers[place]
-        reason = how_it_ended(dead.process)
+        reason = exit_reason(dead.process)
         if not dead.ready:
             self._failed_starts += 1
             if self._failed_starts >= _STARTS:
@@ -169,11 +169,11 @@ class LocalCrew:
             kept = deque(held for held in worker.hands if held.number != piece)
             if len(kept) < len(worker.hands):
                 worker.hands = kept
-                end(worker.process)
+                end_process(worker.process)
                 self._start_again(place)
 
     def close(self) -> None:
-        end_all([(worker.process, worker.pipe) for worker in self._workers])
+        end_processes([(worker.process, worker.pipe) for worker in self._workers])
 
 
 def _start(orders: _WorkerSettings) -> _WorkerProcess:
@@ -181,5 +181,5 @@ def _start(orders: _WorkerSettings) -> _WorkerProcess:
     process = start_process(serve, (theirs,), orders.device, f"{__package__}.forked")
     theirs.close()
     worker = _WorkerProcess(orders, process, ours)
-    tell(worker.pipe, orders)
+    send(worker.pipe, orders)
     return worker

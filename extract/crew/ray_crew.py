@@ -16,7 +16,7 @@ from typing import Any
 
 from mmsa_cache.console import say
 from mmsa_cache.errors import DeviceError
-from mmsa_cache.native.ray_cluster import answers, ray_cluster
+from mmsa_cache.native.ray_cluster import is_listening, ray_cluster
 from mmsa_cache.version import __version__
 
 from .pieces import Piece
@@ -193,7 +193,7 @@ class RayCrew:
         return (
             node is not None
             and node["Alive"]
-            and answers(node["NodeManagerAddress"], node["NodeManagerPort"])
+            and is_listening(node["NodeManagerAddress"], node["NodeManagerPort"])
         )
 
     def forget(self, piece: int) -> None:

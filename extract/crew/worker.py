@@ -18,7 +18,7 @@ from extract.plan import EncodingJob, Reader, RowPlan
 from extract.streams import HalvingEncoder, ThreadCounts, rows_a_batch
 from mmsa_cache.errors import DataError, MmsaError
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.native.device import is_lost
+from mmsa_cache.native.device import is_device_lost
 from mmsa_cache.store.index import ShardEntry
 from mmsa_cache.store.keys import KEY_BYTES, Keys
 from mmsa_cache.store.schema import Shard
@@ -63,7 +63,7 @@ class CrewWorker:
         try:
             loaded = self._load(piece.job)
         except Exception as error:
-            if is_lost(error):
+            if is_device_lost(error):
                 os._exit(LOST_DEVICE)
             time.sleep(_PAUSE)
             return Refused(piece.number, self._reason(error))
@@ -72,7 +72,7 @@ class CrewWorker:
         try:
             rows, problems = self._encode(piece, loaded, to)
         except Exception as error:
-            if is_lost(error):
+            if is_device_lost(error):
                 os._exit(LOST_DEVICE)
             return Refused(piece.number, self._reason(error), entries=tuple(to.entries))
         seconds = time.perf_counter() - started

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmsa_cache.console import say
 from mmsa_cache.files.private import private_folder
-from mmsa_cache.native.device import is_of_the_device, is_out_of_memory
+from mmsa_cache.native.device import is_device_error, is_out_of_memory
 from mmsa_cache.native.threads import threads
 
 from .image import ImageEncoder
@@ -137,7 +137,7 @@ class CompiledBlocks:
                 with threads(1):  # for each other count of the caller torch would compile anew
                     return compiled(*args, **kwargs)
             except Exception as error:  # compilers raise many kinds
-                if is_of_the_device(error) and not isinstance(error, compiling):
+                if is_device_error(error) and not isinstance(error, compiling):
                     if is_out_of_memory(error) and self.rows is not None:
                         self.rows = min(self.rows, (rows + 1) // 2)
                     raise

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.files.untrusted import open_plain, parse_json, read_plain
+from mmsa_cache.files.untrusted import open_regular, parse_json, read_regular
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -94,7 +94,7 @@ def file_of(folder: Path, name: str) -> Path | None:
             "Put the file itself into the folder.",
         )
     try:
-        open_plain(path).close()
+        open_regular(path).close()
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{path} cannot be read: {error}", "Give a Hugging Face model folder."
@@ -118,7 +118,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = parse_json(read_plain(path, _MAX_JSON))
+        found = parse_json(read_regular(path, _MAX_JSON))
         if not isinstance(found, dict):
             raise ValueError("it holds no JSON object")
     except (OSError, ValueError) as error:

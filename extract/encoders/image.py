@@ -14,7 +14,7 @@ from torch import Tensor
 from extract.inputs.decode import DECODER, RESIZE, decoder_versions
 from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.names import unknown_name
-from mmsa_cache.native.device import is_of_the_device, needing_memory
+from mmsa_cache.native.device import explain_out_of_memory, is_device_error
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
@@ -100,7 +100,7 @@ class ImageSpec:
 
     def load(self, device: torch.device) -> ImageEncoder:
         """Loads the model."""
-        with needing_memory(f"to load {self.name}"):
+        with explain_out_of_memory(f"to load {self.name}"):
             return ImageEncoder(self, device)
 
 
@@ -245,7 +245,7 @@ class ImageEncoder:
             cast_weights(self.tower.to(device), spec.options.compute)
             probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
         except Exception as error:  # models raise many kinds for settings that do not fit
-            if isinstance(error, MmsaError) or is_of_the_device(error):
+            if isinstance(error, MmsaError) or is_device_error(error):
                 raise
             raise ModelError(
                 f"{spec.name} does not take pictures of {spec.size}×{spec.size}: {error}",

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from mmsa_cache.errors import MmsaError, ModelError
-from mmsa_cache.native.device import is_of_the_device, needing_memory
+from mmsa_cache.native.device import explain_out_of_memory, is_device_error
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
@@ -72,7 +72,7 @@ class TextSpec:
 
     def load(self, device: torch.device) -> TextEncoder:
         """Loads the model."""
-        with needing_memory(f"to load {self.name}"):
+        with explain_out_of_memory(f"to load {self.name}"):
             return TextEncoder(self, device)
 
 
@@ -206,7 +206,7 @@ class TextEncoder:
             cast_weights(self.tower.to(device), spec.options.compute)
             probe = self.encode(self.prepare(["a"]))
         except Exception as error:  # models raise many kinds for settings that do not fit
-            if isinstance(error, MmsaError) or is_of_the_device(error):
+            if isinstance(error, MmsaError) or is_device_error(error):
                 raise
             raise ModelError(
                 f"{spec.name} does not run on token ids and a mask alone: {error}",

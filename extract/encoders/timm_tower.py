@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.native.device import is_of_the_device
+from mmsa_cache.native.device import is_device_error
 from mmsa_cache.store.fingerprint import Fields
 
 from .compat import prepare_torchvision
@@ -47,7 +47,7 @@ class TimmTower:
         except ModelError:
             raise
         except Exception as error:  # timm raises many kinds for wrong kwargs or weights
-            if is_of_the_device(error):
+            if is_device_error(error):
                 raise
             raise ModelError(
                 f"The image model {name} cannot be built: {error}",

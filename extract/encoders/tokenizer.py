@@ -10,7 +10,7 @@ from typing import Any
 
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.disk import copy_new, write_new
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 
 from .folder import tokenizer_files, tokenizer_settings
 from .joint import read_text_side
@@ -30,7 +30,7 @@ def load_tokenizer(folder: Path) -> Any:
         config = load_config(folder)
         from transformers import AutoTokenizer
 
-        with scratch() as own:
+        with temporary_folder() as own:
             for path in tokenizer_files(folder):
                 if path.name not in _SETTINGS:
                     copy_new(path.resolve(), own / path.name, path.stat().st_size)

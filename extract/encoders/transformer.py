@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.hashing import digest
-from mmsa_cache.native.device import is_of_the_device
+from mmsa_cache.native.device import is_device_error
 from mmsa_cache.store.fingerprint import Fields
 
 from .compat import prepare_torchvision
@@ -129,7 +129,7 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
     except ModelError:
         raise
     except Exception as error:  # transformers raises many kinds for a bad folder
-        if is_of_the_device(error):
+        if is_device_error(error):
             raise
         raise ModelError(
             f"The model in {folder} cannot be loaded: {error}",

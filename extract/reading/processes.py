@@ -18,7 +18,13 @@ from dataclasses import dataclass, field
 import torch
 
 from extract.plan import PreparedRows, Row, read_rows
-from mmsa_cache.native.processes import Started, end, end_all, how_it_ended, start_process
+from mmsa_cache.native.processes import (
+    WorkerProcess,
+    end_process,
+    end_processes,
+    exit_reason,
+    start_process,
+)
 
 from .process import (
     InputPipeline,
@@ -43,7 +49,7 @@ _SECONDS_TO_CLOSE = 1.0
 
 @dataclass(slots=True, eq=False)
 class _ReadingProcess:
-    process: Started
+    process: WorkerProcess
     channel: socket.socket
     pipelines: set[int] = field(default_factory=set)
     """Numbers of the pipelines that it has."""
@@ -165,7 +171,7 @@ class ReadingProcesses:
             return prepared
         except Exception:  # rows that cannot be pickled; no memory for the reply
             registered.local_only = True
-            end(process.process)
+            end_process(process.process)
             self._replace(process)
             return self._read_here(rows, registered)
         self._release(process)
@@ -214,8 +220,8 @@ class ReadingProcesses:
 
     def _replace(self, dead: _ReadingProcess) -> str:
         """Removes a process and has another one started; returns how it ended, in words."""
-        cause = "" if self._closed else how_it_ended(dead.process)
-        end(dead.process)
+        cause = "" if self._closed else exit_reason(dead.process)
+        end_process(dead.process)
         with self._changed:
             self._busy.remove(dead)
             dead.channel.close()
@@ -289,4 +295,4 @@ class ReadingProcesses:
 
 
 def _end_all(processes: Sequence[_ReadingProcess]) -> None:
-    end_all([(each.process, each.channel) for each in processes])
+    end_processes([(each.process, each.channel) for each in processes])

@@ -19,7 +19,7 @@ from fuse.search.pool import TrainingData, WorkerOptions
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.files.hashing import digest
-from mmsa_cache.files.shelf import Shelf
+from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.names import MODALITIES, split_terms
 from mmsa_cache.store.identity import Origin
 
@@ -71,7 +71,7 @@ class Ablation:
         settings: Sequence[Setting],
         plan: TrainingPlan,
         data: TrainingData,
-        shelf: Shelf,
+        shelf: ResultStore,
         metric: Metric,
         workers: WorkerOptions = WorkerOptions(),  # noqa: B008  (frozen)
     ) -> None:

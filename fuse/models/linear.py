@@ -50,7 +50,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _serves(x: Tensor, weight: Tensor) -> bool:
     return (
         onednn.SERVES
-        and float32.on_cpu() != "bf16"  # then torch takes oneDNN by itself
+        and float32.cpu_matmul_precision() != "bf16"  # then torch takes oneDNN by itself
         and not torch.compiler.is_compiling()  # a graph that is exported keeps torch's operator
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

@@ -15,7 +15,7 @@ import sqlalchemy
 from pydantic import SecretStr
 
 from mmsa_cache.errors import SettingsError, require_extra
-from mmsa_cache.files.paths import declared
+from mmsa_cache.files.paths import resolve_declared
 
 from .passwords import known_password
 
@@ -46,7 +46,7 @@ class Address:
         """The SQLite file; None: it is PostgreSQL."""
         if self.url.drivername != "sqlite":
             return None
-        return declared(Path(str(self.url.database)))
+        return resolve_declared(Path(str(self.url.database)))
 
     def __reduce__(self) -> Any:
         if self.password is not None:

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.files.disk import make_folders
-from mmsa_cache.files.sqlite_file import Schema, check_sqlite, uri
+from mmsa_cache.files.sqlite_file import Schema, check_sqlite, sqlite_uri
 from mmsa_cache.files.table_owners import check_owner
 
 from .address import Address, address_of
@@ -48,7 +48,7 @@ def _open(address: Address, *, write: bool) -> RDBStorage:
     options: dict[str, object] = {}
     if address.file is not None:
         query = {"mode": "rwc" if write else "ro", "uri": "true"}
-        url = url.set(database=uri(address.file), query=query)
+        url = url.set(database=sqlite_uri(address.file), query=query)
         # Signals are heard between two tries.
         options["connect_args"] = {"timeout": LONG / 2 if write else 1.0}
     else:

@@ -20,7 +20,7 @@ import sqlalchemy
 
 from mmsa_cache.errors import LostLockError, MmsaError, ModelError
 from mmsa_cache.files.disk import discard
-from mmsa_cache.files.locks import Check, held_if_free, locked
+from mmsa_cache.files.locks import LockCheck, hold_lock, try_lock
 
 from .address import Address
 
@@ -48,7 +48,7 @@ class FileLocks:
     def __init__(self, database: Path) -> None:
         self._database = database
         self._own = contextlib.ExitStack()
-        self._check: Check = lambda: None
+        self._check: LockCheck = lambda: None
         self._owner = ""
 
     def _path(self, name: str) -> Path:
@@ -60,8 +60,10 @@ class FileLocks:
         return self._database.with_name(f".{self._database.name}.owner-{digest}.lock")
 
     @contextlib.contextmanager
-    def exclusive(self, name: str) -> Iterator[Check]:
-        with locked(self._path(name), waiting=lambda: None) as check:  # a judgement takes its time
+    def exclusive(self, name: str) -> Iterator[LockCheck]:
+        with hold_lock(
+            self._path(name), waiting=lambda: None
+        ) as check:  # a judgement takes its time
             yield check
 
     def hold(self, owner: str) -> None:
@@ -69,7 +71,7 @@ class FileLocks:
             name = glob.escape(self._database.name)
             for path in self._database.parent.glob(f".{name}.owner-*.lock"):
                 _clear(path)  # killed before it owned a trial
-            self._check = self._own.enter_context(locked(self._owner_path(owner)))
+            self._check = self._own.enter_context(hold_lock(self._owner_path(owner)))
             self._own.callback(discard, self._owner_path(owner))
         self._owner = owner
 
@@ -90,7 +92,7 @@ class FileLocks:
 
 def _clear(path: Path) -> bool:
     """Removes a lock file that no process holds; tells whether none does."""
-    with held_if_free(path) as free:
+    with try_lock(path) as free:
         if free:
             discard(path)
     return free
@@ -105,7 +107,7 @@ class AdvisoryLocks:
         self._owner = ""
 
     @contextlib.contextmanager
-    def exclusive(self, name: str) -> Iterator[Check]:
+    def exclusive(self, name: str) -> Iterator[LockCheck]:
         """One process at a time, as long as the block lasts and the server does not go away."""
         with self._engine.begin() as connection:
             connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_key(name))))

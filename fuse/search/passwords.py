@@ -10,7 +10,7 @@ import sqlalchemy
 from pydantic import SecretStr
 
 from mmsa_cache.console import say
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 
 _MAX_BYTES = 1 << 20
 _FIELDS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
@@ -28,7 +28,7 @@ def known_password(url: sqlalchemy.URL) -> SecretStr | None:
         return SecretStr(os.environ["PGPASSWORD"])
     file = Path(os.environ.get("PGPASSFILE") or Path.home() / ".pgpass")
     try:
-        text = read_plain(file, _MAX_BYTES).decode()
+        text = read_regular(file, _MAX_BYTES).decode()
         is_open = file.stat().st_mode & 0o077
     except (OSError, ValueError):
         return None

@@ -17,7 +17,7 @@ from fuse.figures.records import Metric
 from fuse.training import classifier, trainer
 from mmsa_cache.errors import DeviceError, MmsaError
 from mmsa_cache.native import processes
-from mmsa_cache.native.processes import Started, end_all, how_it_ended, tell
+from mmsa_cache.native.processes import WorkerProcess, end_processes, exit_reason, send
 from mmsa_cache.store.identity import Origin
 
 from .baseline_record import Baseline
@@ -43,13 +43,13 @@ class WorkerDeath:
     reason: str
 
 
-Start = Callable[[Connection, str], Started]
+Start = Callable[[Connection, str], WorkerProcess]
 """Starts a worker on a device. It communicates by the pipe, as `worker.serve` does."""
 
 
 def start_process(
     pipe: Connection, device: str, variables: Mapping[str, str] = MappingProxyType({})
-) -> Started:
+) -> WorkerProcess:
     """Starts a worker process on one end of a pipe.
 
     Args:
@@ -57,7 +57,7 @@ def start_process(
         device: Where it trains.
         variables: Environment variables to add if the device is a GPU.
     """
-    with processes.with_variables({} if device == "cpu" else variables):
+    with processes.set_variables({} if device == "cpu" else variables):
         process = processes.start_process(serve, (pipe, device), device, f"{__package__}.forked")
     pipe.close()
     return process
@@ -118,7 +118,7 @@ class WorkerOptions:
 
 @dataclass(slots=True)
 class _WorkerHandle:
-    process: Started
+    process: WorkerProcess
     pipe: Connection
     device: str
     ready: bool = False
@@ -156,7 +156,7 @@ class WorkerPool:
     def _start(self, device: str) -> _WorkerHandle:
         ours, theirs = multiprocessing.Pipe()
         worker = _WorkerHandle(self._start_worker(theirs, device), ours, device)
-        tell(worker.pipe, self._setup)
+        send(worker.pipe, self._setup)
         return worker
 
     @property
@@ -187,13 +187,13 @@ class WorkerPool:
             request = next_request(self.stacked and worker.device == "cpu")
             if request is not None:
                 worker.request = request
-                tell(worker.pipe, request)
+                send(worker.pipe, request)
                 return True
         return False
 
     def answer(self, request: TrainingRequest, proceed: bool) -> None:
         """Answers the worker that reported on a request."""
-        tell(next(w for w in self._workers if w.request is request).pipe, proceed)
+        send(next(w for w in self._workers if w.request is request).pipe, proceed)
 
     def wait(self, timeout: float) -> list[tuple[TrainingRequest, Message | WorkerDeath]]:
         """Waits for messages of workers, at most `timeout` seconds.
@@ -209,7 +209,7 @@ class WorkerPool:
             try:
                 message = worker.pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
-                message = WorkerDeath(how_it_ended(worker.process))
+                message = WorkerDeath(exit_reason(worker.process))
             if isinstance(message, WorkerDeath):
                 if worker.request is not None:
                     events.append((worker.request, message))
@@ -238,4 +238,4 @@ class WorkerPool:
 
     def close(self) -> None:
         """Terminates every worker."""
-        end_all([(worker.process, worker.pipe) for worker in self._workers])
+        end_processes([(worker.process, worker.pipe) for worker in self._workers])

@@ -16,7 +16,7 @@ from typing import Any
 
 from fuse.figures.records import EpochRecord
 from mmsa_cache.errors import MmsaError, SettingsError
-from mmsa_cache.native.memory import release
+from mmsa_cache.native.memory import release_memory
 from mmsa_cache.native.processes import end_with_parent
 
 from .messages import (
@@ -43,7 +43,7 @@ def serve(pipe: Connection, device: str) -> None:
     import torch
 
     from fuse.models.squares import squares_kept
-    from mmsa_cache.native.device import spare
+    from mmsa_cache.native.device import release_spare_memory
 
     torch.set_num_threads(1)
     try:
@@ -60,10 +60,10 @@ def serve(pipe: Connection, device: str) -> None:
                     reporter = Reporter(pipe, waits=device == "cpu")
                     pipe.send(train(request, setup, bank, reporter))
                 if device == "cpu":
-                    release()
+                    release_memory()
                 else:
                     gc.collect()  # what still holds memory of the GPU
-                    spare(torch.device(device))
+                    release_spare_memory(torch.device(device))
                 if not count:
                     gc.freeze()  # what the first training has imported stays too
     except _PIPE_CLOSED:
@@ -74,9 +74,9 @@ def serve(pipe: Connection, device: str) -> None:
 
 def _failure(error: Exception) -> Failure:
     """Describes an error; raises it if the GPU is lost, which only a new process gets back."""
-    from mmsa_cache.native.device import is_lost
+    from mmsa_cache.native.device import is_device_lost
 
-    if is_lost(error):
+    if is_device_lost(error):
         raise error
     if isinstance(error, MmsaError):
         text = error.message

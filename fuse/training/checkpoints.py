@@ -17,7 +17,7 @@ from fuse.figures.records import EpochRecord
 from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.files.disk import make_folders, write_atomically
 from mmsa_cache.files.untrusted import open_tensors
-from mmsa_cache.native.device import is_of_the_device
+from mmsa_cache.native.device import is_device_error
 
 from .task import Checkpoint, State
 
@@ -68,7 +68,7 @@ class FolderCheckpoint(Checkpoint):
         try:
             yield
         except (AttributeError, *_UNREADABLE) as error:
-            unrelated = isinstance(error, MmsaError | OSError) or is_of_the_device(error)
+            unrelated = isinstance(error, MmsaError | OSError) or is_device_error(error)
             if not self._resumed or unrelated:
                 raise
             raise _unreadable(self._folder, self._folder, error) from error
@@ -104,7 +104,7 @@ def _reading(path: Path, folder: Path) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
-        if is_of_the_device(error):
+        if is_device_error(error):
             raise
         raise _unreadable(path, folder, error) from error
 

@@ -147,7 +147,7 @@ def matmul_precision(setting: Setting) -> Iterator[None]:
     fast = setting.precision == "fast" and setting.fusion != KERNEL
     # Batched products, attention's, took twice the time in bf16; `linear` is quick without.
     cpu = "bf16" if fast and setting.level == "pooled" else "ieee"
-    with float32.factors(cpu, gpu="tf32" if fast else "ieee"):
+    with float32.matmul_precision(cpu, gpu="tf32" if fast else "ieee"):
         yield
 
 

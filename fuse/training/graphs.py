@@ -14,7 +14,7 @@ from functools import cache
 
 import torch
 
-from mmsa_cache.native.graph_memory import graph_pool, hold, holds
+from mmsa_cache.native.graph_memory import graph_pool, has_graph, keep_graph
 
 PLAIN_STEPS = 3
 """Steps before the first capture of a process, which set libraries and their workspaces up."""
@@ -34,7 +34,7 @@ class StepRepeater:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._plain = 0 if holds(device) else PLAIN_STEPS
+        self._plain = 0 if has_graph(device) else PLAIN_STEPS
         self._seen: set[Hashable] = set()
         self._graphs: dict[tuple[Hashable, int], torch.cuda.CUDAGraph] = {}
         self.captures = device.type == "cuda"
@@ -95,7 +95,7 @@ class StepRepeater:
             )
             return None
         self._graphs[kind, size] = graph
-        hold(self._device, pool, graph)
+        keep_graph(self._device, pool, graph)
         return graph
 
 

@@ -14,7 +14,7 @@ from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
 from mmsa_cache.config.project import project_of
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.escaping import without_passwords
-from mmsa_cache.files.paths import from_home
+from mmsa_cache.files.paths import expand_home
 from mmsa_cache.names import check_choice
 from mmsa_cache.system_errors import as_mmsa_error
 
@@ -55,7 +55,7 @@ def in_project() -> Iterator[Path]:
 
 def absolute(here: Path, path: str | os.PathLike[str]) -> Path:
     """A path that was given in a folder."""
-    return Path(os.path.normpath(here / from_home(path)))
+    return Path(os.path.normpath(here / expand_home(path)))
 
 
 def placed(here: Path, value: object) -> object:

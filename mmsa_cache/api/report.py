@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 
 _MOST_BYTES = 64 << 20
 
@@ -29,7 +29,7 @@ class Report:
             ModelError: It cannot be read.
         """
         try:
-            return read_plain(self.path, _MOST_BYTES).decode()
+            return read_regular(self.path, _MOST_BYTES).decode()
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"{self.path} cannot be read: {error}.", "Write it: mmsa report NAME."

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import print_result
-from mmsa_cache.files.results import claim
+from mmsa_cache.files.results import check_outputs
 
 from .options import Address, Engine, Force, Workers
 from .output import say_notes
@@ -81,7 +81,7 @@ def ablate(
         engine=EngineRequest(engine, workers, address),
         out=out or [],
     )
-    claim(*request.out, force=force)
+    check_outputs(*request.out, force=force)
     record = ablate_axes(Session(call.settings()), request)
     if call.printed(record.as_json()):
         return
@@ -115,7 +115,7 @@ def ablate_report(
 
     crew = EngineRequest(engine, workers, address)
     request = ParityRequest(assignments or [], outer, folds, seeds, stop, crew, out)
-    claim(out, out.with_suffix(".svg") if out and out.suffix else None, force=force)
+    check_outputs(out, out.with_suffix(".svg") if out and out.suffix else None, force=force)
     record = report(Session(call.settings()), request)
     if not call.printed(record.as_json()):
         print_result(record.page)

@@ -9,7 +9,7 @@ import typer
 
 from mmsa_cache.console import print_result, say
 from mmsa_cache.errors import DeviceError, SettingsError
-from mmsa_cache.files.results import claim
+from mmsa_cache.files.results import check_outputs
 
 from .options import ENCODERS, MODELS, Address, Engine, Force, Workers
 from .output import show_table
@@ -150,7 +150,7 @@ def bench_gpu(
     from mmsa_cache.compose.bench.gpu.stores import PACKED
     from mmsa_cache.compose.session.session import Session
 
-    claim(out if pack is None else pack / PACKED, force=force)
+    check_outputs(out if pack is None else pack / PACKED, force=force)
     if pack is not None:
         written = gpu.pack(Session(call.settings()), pack)
         call.figures({"features": str(written), "bytes": written.stat().st_size})

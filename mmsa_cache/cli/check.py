@@ -10,7 +10,7 @@ import typer
 from mmsa_cache.console import print_result, say
 from mmsa_cache.data.layouts.listing import MEND
 from mmsa_cache.errors import DataError, SettingsError
-from mmsa_cache.files.results import claim
+from mmsa_cache.files.results import check_outputs
 
 from .options import Force
 from .verb import Call, verb
@@ -48,7 +48,7 @@ def check(
     if folder is not None and call.flags["data"] is not None:
         raise SettingsError("The data folder is given twice.", "Leave --data out.")
     settings = call.settings() if folder is None else call.settings(data=folder)
-    claim(html, force=force)
+    check_outputs(html, force=force)
     settings = fetched(settings) if online else settings
     found = check_data(settings, html, files=not no_files)
     if not call.printed(found.as_json()):

@@ -12,7 +12,7 @@ import typer
 from mmsa_cache.config.settings import CONFIG_NAME
 from mmsa_cache.console import print_result, say
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.files.disk import write_new, writing
+from mmsa_cache.files.disk import explain_write_errors, write_new
 
 from .verb import Call, verb
 
@@ -50,7 +50,7 @@ def init(
         asked = sys.stdin.isatty() and not yes
         yes = yes or (asked and typer.confirm(f"Write {CONFIG_NAME}?", default=True, err=True))
     if yes:
-        with writing(target):
+        with explain_write_errors(target):
             write_new(target, config.encode())
     if call.printed(asdict(found) | {"config": config, "written": yes}):
         return

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import guard_terminal, print_result
-from mmsa_cache.native.memory import share_heap
+from mmsa_cache.native.memory import use_one_heap
 from mmsa_cache.version import __version__
 
 from . import ablate, bench, cache, runs
@@ -90,7 +90,7 @@ def main() -> None:
     """Runs the command that the process was started with."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     guard_terminal()
-    share_heap()  # before anything starts a thread
+    use_one_heap()  # before anything starts a thread
     arguments = given_arguments()
     sys.argv[1:] = without_addresses(arguments)  # runs and trackers keep it
     sys.exit(app(arguments))

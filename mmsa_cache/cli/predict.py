@@ -12,7 +12,7 @@ import typer
 
 from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.escaping import escaped_guids_note
-from mmsa_cache.files.results import claim, write_result
+from mmsa_cache.files.results import check_outputs, write_result
 
 from .options import PLACES, RUN_OR_HUB_HELP, Decide, Force, Online, complete_run
 from .verb import Call, verb
@@ -59,7 +59,7 @@ def predict(
     from mmsa_cache.compose.predict.predict import PredictRequest
     from mmsa_cache.compose.predict.predict import predict as predict_rows
 
-    claim(out, force=force)
+    check_outputs(out, force=force)
     found = predict_rows(PredictRequest(run, split, text, image, overrides, decide))
     if out is not None:
         write_result(out, found.as_csv())

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.files.results import claim
+from mmsa_cache.files.results import check_outputs
 
 from .options import PLACES, RUN_HELP, Force, complete_run
 from .output import say_notes, show_table
@@ -52,7 +52,7 @@ def report(
     $ mmsa report latest
     $ mmsa report latest best --out comparison.html
     """
-    claim(out, force=force)
+    check_outputs(out, force=force)
     if len(runs) > 1:
         if against is not None:
             raise SettingsError(

@@ -18,7 +18,7 @@ from mmsa_cache.config.project import entered, project_of
 from mmsa_cache.console import is_interactive, print_data, say, silence_if
 from mmsa_cache.errors import MOST_SHOWN, MmsaError
 from mmsa_cache.escaping import without_passwords
-from mmsa_cache.native.signals import terminated_is_interrupted
+from mmsa_cache.native.signals import sigterm_as_interrupt
 from mmsa_cache.system_errors import as_mmsa_error
 
 from .options import SETTINGS, AsJson, Debug, Quiet
@@ -175,7 +175,7 @@ def _from(start: Path, name: str, value: Any) -> Any:
 def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
     """Turns mmsa's own errors and system errors into a message and an exit code."""
     try:
-        with terminated_is_interrupted():
+        with sigterm_as_interrupt():
             yield
     except (MmsaError, OSError, MemoryError, RuntimeError) as error:
         known = as_mmsa_error(error)

@@ -21,9 +21,9 @@ from mmsa_cache.console import say
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
 from mmsa_cache.data.layouts.report import HEADER, read_labels
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.files.disk import QUICK, discard, make_folders, write_atomically, write_new
-from mmsa_cache.files.paths import check_paths, declared
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.disk import UNSYNCED_DISK, discard, make_folders, write_atomically, write_new
+from mmsa_cache.files.paths import check_paths, resolve_declared
+from mmsa_cache.files.untrusted import read_regular
 
 from .extraction.extract import extract_splits
 from .predict.evaluate import evaluate
@@ -87,7 +87,7 @@ def make_posts(root: Path, pairs: int, seed: int) -> None:
         for suffix, content in pair.items():
             path = root / "pairs" / f"{guid}{suffix}"
             discard(path)  # left by an interrupted demo
-            write_new(path, content, QUICK)
+            write_new(path, content, UNSYNCED_DISK)
         rows.append((guid, label))
     cut = round(pairs * (1 - TEST_SHARE))
     for name, chosen in (
@@ -109,7 +109,7 @@ def _write_config(path: Path) -> None:
     posts = path.with_name("posts")
     existing = path if path.exists() or not posts.exists() else posts
     try:
-        own = read_plain(existing, _MOST_BYTES).startswith(config.splitlines()[0])
+        own = read_regular(existing, _MOST_BYTES).startswith(config.splitlines()[0])
     except FileNotFoundError:
         own = True
     except (OSError, ValueError):  # posts is a folder
@@ -192,7 +192,7 @@ def make_demo(folder: str | Path, pairs: int = 360) -> Path:
     check_paths(folder=folder)
     if not (isinstance(pairs, int) and pairs >= FEWEST):
         raise SettingsError(f"pairs={pairs!r}: a whole number from {FEWEST} is expected.")
-    folder = declared(Path(folder))
+    folder = resolve_declared(Path(folder))
     make_folders(folder)
     _write_config(folder / "mmsa.toml")
     if not (folder / "posts" / "train.txt").is_file():
@@ -224,7 +224,7 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
         posts = [
             PredictedPost(
                 guid,
-                read_plain(Path(f"posts/pairs/{guid}.txt"), _MOST_BYTES).decode().strip(),
+                read_regular(Path(f"posts/pairs/{guid}.txt"), _MOST_BYTES).decode().strip(),
                 tag,
                 max(probabilities),
                 LABELS[truth[guid]],

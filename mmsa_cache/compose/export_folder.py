@@ -13,9 +13,9 @@ from extract.encoders.folder import WEIGHTS, WEIGHTS_INDEX
 from extract.encoders.preprocessing import PREPROCESSOR, PROCESSOR
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.disk import DISK, discard, make_folders, remove_tree
-from mmsa_cache.files.locks import held_if_free
-from mmsa_cache.files.paths import declared, refuse_link
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.locks import try_lock
+from mmsa_cache.files.paths import refuse_link, resolve_declared
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.json_value import object_at
 from mmsa_cache.runs.folder import MODEL_FILE
 
@@ -59,7 +59,7 @@ def is_of_export(path: str) -> bool:
 def is_export(folder: Path) -> bool:
     """Whether a folder holds the record of an export."""
     try:
-        config = parse_json(read_plain(folder / CONFIG, MOST_TEXT, links=False))
+        config = parse_json(read_regular(folder / CONFIG, MOST_TEXT, links=False))
         return object_at(config).get("model_type") == MODEL_TYPE
     except (OSError, ValueError):
         return False
@@ -77,12 +77,12 @@ def whole_folder(target: Path, force: bool) -> Iterator[Path]:
         SettingsError: The name is taken, or another process exports to it.
         LinkError: The path contains a link.
     """
-    target = Path(os.path.abspath(declared(target)))  # noqa: PTH100  (no link is followed)
+    target = Path(os.path.abspath(resolve_declared(target)))  # noqa: PTH100  (no link is followed)
     unfinished, replaced, lock = (
         target.parent / f".{target.name}.{end}" for end in ("unfinished", "replaced", "lock")
     )
     make_folders(target.parent)
-    with held_if_free(lock) as free:
+    with try_lock(lock) as free:
         if not free:
             raise SettingsError(f"Another process exports to {target}.", "Wait.")
         try:

@@ -12,7 +12,7 @@ from fuse.figures.study import Value
 from fuse.setting import DEFAULTS
 from mmsa_cache.errors import MmsaError, ModelError, SettingsError
 from mmsa_cache.files.disk import remove_tree
-from mmsa_cache.files.locks import held_if_free
+from mmsa_cache.files.locks import try_lock
 from mmsa_cache.json_value import JsonObject
 from mmsa_cache.names import unknown_name
 from mmsa_cache.runs.directory import RUNS
@@ -159,7 +159,7 @@ def _remove(folder: Path, *, really: bool) -> RemovedRun:
     if not folder.name.startswith("."):
         remove_tree(folder)
         return RemovedRun(folder.name, size, "removed")
-    with held_if_free(folder.with_suffix(".lock")) as free:
+    with try_lock(folder.with_suffix(".lock")) as free:
         if free:
             remove_tree(folder)
     return RemovedRun(folder.name, size, "removed" if free else "in use")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.disk import make_folders, write_atomically
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 
 from .hub_name import HUB_NAME, PREFIX
 from .sections import DataSettings
@@ -57,7 +57,7 @@ class HubData:
     def copy(self) -> Path | None:
         """The folder of its files, if all of them are here."""
         try:
-            sha = read_plain(self._note(self.revision), 100).decode()
+            sha = read_regular(self._note(self.revision), 100).decode()
         except (OSError, ValueError):
             return None
         found = self._folder / "snapshots" / sha

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.files.paths import declared, from_home
+from mmsa_cache.files.paths import expand_home, resolve_declared
 from mmsa_cache.names import suggest_or_list
 
 from .hub_copy import with_copy
@@ -82,7 +82,7 @@ def load_settings(
     settings = Settings()
     try:
         settings = Settings.model_validate(merged)
-        cache = settings.cache.model_copy(update={"dir": declared(settings.cache.dir)})
+        cache = settings.cache.model_copy(update={"dir": resolve_declared(settings.cache.dir)})
         settings = settings.model_copy(update={"cache": cache, "data": with_copy(settings.data)})
     except ValidationError as error:
         for item in error.errors():
@@ -139,14 +139,14 @@ def _placed(folder: Path, section: str, key: str, value: object) -> object:
     if isinstance(value, dict):
         return _resolved(folder, key, value)
     if (section, key) in _PATHS and isinstance(value, str):
-        return value if value.startswith("hf://") else folder / from_home(value)
+        return value if value.startswith("hf://") else folder / expand_home(value)
     return _path_if_there(folder, value) if (section, key) in _PATHS_IF_THERE else value
 
 
 def _path_if_there(folder: Path, value: object) -> object:
     """A name stays a name; what exists relative to the file becomes that path."""
-    if isinstance(value, str) and os.path.exists(folder / from_home(value)):  # noqa: PTH110
-        return str(folder / from_home(value))  # (Path.exists raises for names that are too long)
+    if isinstance(value, str) and os.path.exists(folder / expand_home(value)):  # noqa: PTH110
+        return str(folder / expand_home(value))  # (Path.exists raises for names that are too long)
     return value
 
 

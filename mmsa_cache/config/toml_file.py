@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 
 _MAX_BYTES = 1 << 20
 _MAX_DOTS = 100
@@ -19,7 +19,7 @@ def read_toml(path: Path) -> dict[str, object]:
         OSError: It cannot be read.
         ValueError: It is no TOML, or too large or too deep for anything that a person wrote.
     """
-    text = read_plain(path, _MAX_BYTES).decode()
+    text = read_regular(path, _MAX_BYTES).decode()
     for number, line in enumerate(text.splitlines(), 1):
         if line.count(".") > _MAX_DOTS:
             raise ValueError(

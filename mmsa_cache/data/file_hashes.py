@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.files.disk import CLOCK_TICK, make_folders, write_atomically
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.key_table import KeyTable
 
 from .table import IntArray, SampleTable
@@ -139,7 +139,7 @@ class FileHashCache:
 def _read(path: Path) -> Bytes:
     """The records of a file; none where it is not what was written."""
     try:
-        data = np.frombuffer(read_plain(path, _MAX_BYTES, links=False), np.uint8)
+        data = np.frombuffer(read_regular(path, _MAX_BYTES, links=False), np.uint8)
     except (OSError, ValueError):
         data = np.empty(0, np.uint8)
     head, body = data[:_RECORD].tobytes(), data[_RECORD:]

@@ -14,7 +14,7 @@ from encodings.aliases import aliases
 from pathlib import Path, PurePath
 
 from mmsa_cache.errors import BadFileError, DataError
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.names import suggest
 
 PICTURE_SUFFIXES = {
@@ -208,7 +208,7 @@ def read_inside(
     """
     stat_inside(base, name, limit, follow_links=follow_links)
     try:
-        data = read_plain(base / name, limit)
+        data = read_regular(base / name, limit)
     except FileNotFoundError as error:
         raise BadFileError(MISSING, f"{name}: no such file in {base}") from error
     except OSError as error:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from mmsa_cache.errors import BadFileError
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 
 from .containers.container import MAX_CONTAINER_BYTES, Container
 from .containers.opening import SUFFIXES, open_container
@@ -92,7 +92,7 @@ def read_picture(path: Path, limit: int) -> bytes:
         ValueError: It is no regular file, too large, or not there.
     """
     found = split_member_path(path) if MEMBER_SEPARATOR in str(path) else None
-    return read_plain(path, limit) if found is None else _OPEN.picture(*found, limit)
+    return read_regular(path, limit) if found is None else _OPEN.picture(*found, limit)
 
 
 def _is_file(path: str) -> bool:

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.files.disk import make_folders, write_atomically
-from mmsa_cache.files.locks import locked
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.locks import hold_lock
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.validation import validate
 
 from .pairs import BadRow, Identity, Sample
@@ -84,7 +84,7 @@ def read_set_aside(cache: Path, split: str) -> SetAsideRecord:
     message = f"{path} cannot be read."
     hint = "Delete it and run mmsa extract --on-bad skip again."
     try:
-        raw = parse_json(read_plain(path, _MAX_BYTES, links=False))
+        raw = parse_json(read_regular(path, _MAX_BYTES, links=False))
     except (FileNotFoundError, NotADirectoryError):
         return SetAsideRecord()
     except (OSError, ValueError) as error:
@@ -109,7 +109,7 @@ def write_set_aside(
     """
     path = set_aside_path(cache, split)
     make_folders(path.parent)
-    with locked(path.with_name(f".{path.name}.lock")):
+    with hold_lock(path.with_name(f".{path.name}.lock")):
         folders = read_set_aside(cache, split).folders | {
             str(root.resolve()): SetAside(checked, tuple(rows))
         }

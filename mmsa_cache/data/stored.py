@@ -31,9 +31,9 @@ from mmsa_cache.errors import (
     limit_error,
 )
 from mmsa_cache.files.disk import DISK, Disk, make_folders, write_atomically
-from mmsa_cache.files.hashing import canonical
+from mmsa_cache.files.hashing import canonical_json
 from mmsa_cache.files.paths import check_target, refuse_link
-from mmsa_cache.files.untrusted import open_plain, parse_json
+from mmsa_cache.files.untrusted import open_regular, parse_json
 from mmsa_cache.names import SPLITS, check_name
 from mmsa_cache.validation import Table, validate
 
@@ -128,7 +128,7 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
     check_target(path.parent, folder=True)
     refuse_link(path)
     try:
-        with open_plain(path, links=False) as file:
+        with open_regular(path, links=False) as file:
             size = os.fstat(file.fileno()).st_size
             if not 0 < size <= _MAX_BYTES:
                 raise ValueError(f"it has {size} bytes")
@@ -209,7 +209,7 @@ def _check_values(table: pa.Table, classes: int) -> None:
 
 def _digest(table: pa.Table, about: Any) -> str:
     """sha256 over all values and all that is said of them (hex)."""
-    found = hashlib.sha256(canonical(about))
+    found = hashlib.sha256(canonical_json(about))
     for field, column in zip(COLUMNS, table.columns, strict=True):
         nulls = np.packbits(column.is_null().to_numpy())
         found.update(f"\0{field.name} {len(column)}\0".encode() + nulls.tobytes())

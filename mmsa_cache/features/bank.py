@@ -22,7 +22,7 @@ from mmsa_cache.names import (
     unknown_name,
     vector_name,
 )
-from mmsa_cache.native.device import needing_memory
+from mmsa_cache.native.device import explain_out_of_memory
 
 from .batch import Batch, Dims
 from .html import bank_html
@@ -93,7 +93,7 @@ class FeatureBank:
         """
         if self._choice is not None:
             self._choice.device, self._choice.tokens = device, tokens
-        with needing_memory(f"for the features of {len(self)} samples on {device}"):
+        with explain_out_of_memory(f"for the features of {len(self)} samples on {device}"):
             for side in self._sides.values():
                 side.to(device, tokens)
             self.labels = self.labels.to(device)

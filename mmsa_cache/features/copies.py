@@ -14,12 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmsa_cache.errors import CacheError, DamagedCacheError
-from mmsa_cache.files.disk import DISK, discard, make_folders, new_file, write_atomically, writing
+from mmsa_cache.files.abandoned import TEMPORARY
+from mmsa_cache.files.disk import (
+    DISK,
+    discard,
+    explain_write_errors,
+    make_folders,
+    new_file,
+    write_atomically,
+)
 from mmsa_cache.files.hashing import digest, file_sha256
-from mmsa_cache.files.leftover import TEMPORARY
-from mmsa_cache.files.locks import locked
-from mmsa_cache.files.paths import declared
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.locks import hold_lock
+from mmsa_cache.files.paths import resolve_declared
+from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.store.encoder import ENCODER
 from mmsa_cache.store.index import INDEX, Index, IndexChange, ShardEntry
 from mmsa_cache.store.verified import check_bytes, verify_changed
@@ -37,7 +44,7 @@ _MAX_ENCODER_BYTES = 1 << 20
 def node_folder() -> Path:
     """Where a machine keeps what it fetched: ``$XDG_CACHE_HOME/mmsa``, else ``~/.cache/mmsa``."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return declared(Path(base) if base else Path.home() / ".cache") / "mmsa"
+    return resolve_declared(Path(base) if base else Path.home() / ".cache") / "mmsa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class _Features:
 
     @classmethod
     def of(cls, folder: Path) -> _Features:
-        encoder = read_plain(folder / ENCODER, _MAX_ENCODER_BYTES)
+        encoder = read_regular(folder / ENCODER, _MAX_ENCODER_BYTES)
         return cls(folder, encoder, tuple(Index.read(folder).entries.values()))
 
     def here(self, read: Read, keep: Path) -> Path:
@@ -64,12 +71,12 @@ class _Features:
         shards = [entry.sha256 for entry in self.entries]
         name = digest({"encoder": self.encoder.decode(), "shards": shards})[:16]
         place = keep.joinpath(name, *self.folder.parts[-2:])  # named as a store names it
-        with writing(keep):
+        with explain_write_errors(keep):
             make_folders(keep)
-        with locked(keep / f".{name}.lock", _wait):
+        with hold_lock(keep / f".{name}.lock", _wait):
             if self._is_seen(keep / f"{name}.json"):
                 return self.folder
-            with writing(place):
+            with explain_write_errors(place):
                 make_folders(place)
             with contextlib.suppress(DamagedCacheError):  # nothing is there yet, or too little
                 verify_changed(place, self.entries)
@@ -81,7 +88,7 @@ class _Features:
     def _is_seen(self, note: Path) -> bool:
         """Whether this very store, whole and undamaged, lies at the same path here."""
         with contextlib.suppress(OSError, ValueError, CacheError):
-            if read_plain(self.folder / ENCODER, _MAX_ENCODER_BYTES) != self.encoder:
+            if read_regular(self.folder / ENCODER, _MAX_ENCODER_BYTES) != self.encoder:
                 return False
             if not set(self.entries) <= set(Index.read(self.folder).entries.values()):
                 return False
@@ -96,7 +103,7 @@ class _Features:
             except DamagedCacheError:
                 source = self.folder / entry.file
                 _fetched(source, place / entry.file, entry.bytes, entry.sha256, read)
-        with writing(place):
+        with explain_write_errors(place):
             write_atomically(place / ENCODER, self.encoder)
             lines = b"".join(IndexChange(add=entry).line() for entry in self.entries)
             write_atomically(place / INDEX, lines)
@@ -120,9 +127,9 @@ class _Grid:
             if self.path.stat().st_size == self.bytes:
                 return self.path
         place = keep / f"{self.sha256[:16]}.npy"
-        with writing(keep):
+        with explain_write_errors(keep):
             make_folders(keep)
-        with locked(keep / f".{place.stem}.lock", _wait):
+        with hold_lock(keep / f".{place.stem}.lock", _wait):
             if not place.exists():
                 _fetched(self.path, place, self.bytes, self.sha256, read)
         return place
@@ -174,7 +181,7 @@ def _fetched(source: Path, place: Path, size: int, sha256: str, read: Read) -> N
     temporary = place.with_name(f"{TEMPORARY}{place.name}")
     discard(temporary)  # of a process that was killed: one at a time fetches
     found, offset = hashlib.sha256(), 0
-    with writing(place):
+    with explain_write_errors(place):
         with new_file(temporary) as file:
             while offset < size:
                 piece = _asked(read, source, offset, min(_PIECE, size - offset))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
 from mmsa_cache.names import unknown_name
-from mmsa_cache.native.device import needing_memory
+from mmsa_cache.native.device import explain_out_of_memory
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import SHARED, Shard
 
@@ -228,6 +228,6 @@ class ModalityFeatures:
                 f"{self.name} was extracted with tokens = 'none': it holds pooled vectors only.",
                 "Use level = 'pooled', or extract with --tokens keep.",
             )
-        with needing_memory(f"for the tokens of {len(self.pooled)} rows on {self.device}"):
+        with explain_out_of_memory(f"for the tokens of {len(self.pooled)} rows on {self.device}"):
             self._positions.to(self.device)
         return self._positions.of(rows.to(self.device), length, zeros=zeros)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.files.abandoned import is_abandoned, process_mark
 from mmsa_cache.files.disk import DISK, make_folders, new_file, remove_tree
-from mmsa_cache.files.leftover import is_left, own_mark
 from mmsa_cache.names import DEFAULT_PAIR, EncoderPair, split_terms
-from mmsa_cache.native.memory import release
+from mmsa_cache.native.memory import release_memory
 
 from .bank import BankChoice, FeatureBank
 from .modality import ModalityFeatures
@@ -95,12 +95,12 @@ def shared_grids(
     source = BankSource.of(bank, rows, pairs)
     make_folders(folder)
     _sweep(folder)
-    place = folder / f"{_GRIDS}{own_mark()}"
+    place = folder / f"{_GRIDS}{process_mark()}"
     DISK.make_folder(place, fresh=True)
     try:
         grids = _make_grids(bank, sides, place.resolve(), pairs)
         del bank  # the workers map their own
-        release()
+        release_memory()
         yield replace(source, grids=grids)
     finally:
         remove_tree(place)
@@ -126,5 +126,5 @@ def _make_grids(
 def _sweep(folder: Path) -> None:
     """Removes what killed processes of this machine left."""
     for path in folder.glob(f"{_GRIDS}*"):
-        if is_left(path.name.removeprefix(_GRIDS)):
+        if is_abandoned(path.name.removeprefix(_GRIDS)):
             remove_tree(path)

@@ -19,13 +19,13 @@ from typing import Any, BinaryIO
 
 from mmsa_cache.errors import DiskError
 
-from .leftover import TEMPORARY, is_left, own_mark
-from .paths import OPENS_FOLDERS, check_target, flags, folder_of, refuse_link
-from .untrusted import open_plain
+from .abandoned import TEMPORARY, is_abandoned, process_mark
+from .paths import OPENS_FOLDERS, check_target, open_parent, os_flags, refuse_link
+from .untrusted import open_regular
 
 CLOCK_TICK = 0.05
 """Seconds in which two writes may get the same time from the system's clock."""
-_WRITE = os.O_WRONLY | flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+_WRITE = os.O_WRONLY | os_flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 _PIECE = 8 << 20
 """Bytes of one write."""
 _count = itertools.count()
@@ -36,7 +36,7 @@ class Disk:
 
     def create(self, path: Path) -> int:
         """A new file's descriptor; an existing file or a link is never written to."""
-        with folder_of(path) as (folder, name):
+        with open_parent(path) as (folder, name):
             return os.open(name, _WRITE | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
 
     def append(self, path: Path, size: int | None = None) -> int:
@@ -47,7 +47,7 @@ class Disk:
             size: Its bytes that count: what lies behind them, an unfinished line, is cut off. The
                 file must be there then.
         """
-        with folder_of(path) as (folder, name):
+        with open_parent(path) as (folder, name):
             try:
                 how = _WRITE | os.O_APPEND | (os.O_CREAT if size is None else 0)
                 descriptor = os.open(name, how, 0o666, dir_fd=folder)
@@ -80,17 +80,17 @@ class Disk:
 
     def rename(self, old: Path, new: Path) -> None:
         """Gives a file or folder another name, in place of what has that name."""
-        with folder_of(old) as (source, name), folder_of(new) as (target, new_name):
+        with open_parent(old) as (source, name), open_parent(new) as (target, new_name):
             os.replace(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
     def remove(self, path: Path) -> None:
         """Removes a file, or a link itself."""
-        with folder_of(path) as (folder, name):
+        with open_parent(path) as (folder, name):
             os.unlink(name, dir_fd=folder)
 
     def remove_folder(self, path: Path) -> None:
         """Removes an empty folder."""
-        with folder_of(path) as (folder, name):
+        with open_parent(path) as (folder, name):
             os.rmdir(name, dir_fd=folder)
 
     def make_folder(self, path: Path, *, fresh: bool = False, mode: int = 0o777) -> None:
@@ -101,7 +101,7 @@ class Disk:
             fresh: It must not be there yet.
             mode: Permissions of a new one, less those that the user's mask takes.
         """
-        with folder_of(path) as (folder, name):
+        with open_parent(path) as (folder, name):
             try:
                 os.mkdir(name, mode, dir_fd=folder)
             except FileExistsError:
@@ -110,18 +110,18 @@ class Disk:
                     raise
 
 
-class Quick(Disk):
+class UnsyncedDisk(Disk):
     """Does not wait for the medium: for what is made again after a loss of power."""
 
     def fsync(self, descriptor: int) -> None:
         """Returns at once."""
 
 
-DISK, QUICK = Disk(), Quick()
+DISK, UNSYNCED_DISK = Disk(), UnsyncedDisk()
 
 
 @contextlib.contextmanager
-def writing(place: Path) -> Iterator[None]:
+def explain_write_errors(place: Path) -> Iterator[None]:
     """Names the file that could not be written when a step fails.
 
     Raises:
@@ -194,7 +194,7 @@ def sync(path: Path, disk: Disk = DISK) -> None:
     if not OPENS_FOLDERS and path.is_dir():
         return  # Windows asks for nothing of the kind
     # Windows flushes a file for whoever may write to it.
-    how = (os.O_RDONLY if OPENS_FOLDERS else os.O_RDWR) | flags("O_NOFOLLOW", "O_NONBLOCK")
+    how = (os.O_RDONLY if OPENS_FOLDERS else os.O_RDWR) | os_flags("O_NOFOLLOW", "O_NONBLOCK")
     descriptor = os.open(path, how)
     try:
         disk.fsync(descriptor)
@@ -213,7 +213,7 @@ def make_folders(path: Path, disk: Disk = DISK) -> None:
 
 def remove_tree(path: Path) -> None:
     """Removes a folder and what is in it, links themselves; what cannot be removed stays."""
-    with contextlib.suppress(OSError), folder_of(path) as (folder, name):
+    with contextlib.suppress(OSError), open_parent(path) as (folder, name):
         shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
 
 
@@ -225,7 +225,7 @@ def append_line(path: Path, line: str) -> None:
     descriptor = DISK.append(path)
     try:
         size = os.fstat(descriptor).st_size
-        with open_plain(path, links=False) as file:
+        with open_regular(path, links=False) as file:
             file.seek(max(0, size - 1))
             unfinished = file.read(1) not in (b"", b"\n")
         os.write(descriptor, ("\n" * unfinished + line + "\n").encode())
@@ -233,9 +233,9 @@ def append_line(path: Path, line: str) -> None:
         os.close(descriptor)
 
 
-def date_after(path: Path, others: Iterable[Path]) -> None:
+def touch_after(path: Path, others: Iterable[Path]) -> None:
     """Dates a file after others, of which some may be of a time when the clock was ahead."""
-    with folder_of(path) as (folder, name):
+    with open_parent(path) as (folder, name):
         newest = 0
         for other in others:
             with contextlib.suppress(OSError):  # it was removed meanwhile
@@ -252,7 +252,7 @@ def copy_new(source: Path, target: Path, limit: int) -> None:
         OSError: A step failed, or the source is a link.
         ValueError: The source is no regular file, or too large.
     """
-    with open_plain(source, links=False) as file:
+    with open_regular(source, links=False) as file:
         if os.fstat(file.fileno()).st_size > limit:
             raise ValueError(f"{source} is larger than {limit} bytes")
         with new_file(target) as copy:
@@ -261,7 +261,7 @@ def copy_new(source: Path, target: Path, limit: int) -> None:
             DISK.fsync(copy.fileno())
 
 
-def link_new(old: Path, new: Path) -> None:
+def link_or_copy(old: Path, new: Path) -> None:
     """The same file under another name, which is free; a copy where the disk knows no links.
 
     Raises:
@@ -269,7 +269,7 @@ def link_new(old: Path, new: Path) -> None:
         ValueError: It is no regular file.
     """
     links: Any = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
-    with folder_of(old) as (source, name), folder_of(new) as (target, new_name):
+    with open_parent(old) as (source, name), open_parent(new) as (target, new_name):
         try:
             os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, **links)
         except (FileNotFoundError, FileExistsError):
@@ -284,10 +284,10 @@ def write_atomically(path: Path, content: bytes | memoryview, disk: Disk = DISK)
     Raises:
         DiskError: It stays as it was.
     """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}.{own_mark()}.{next(_count)}")
-    with writing(path):
+    temporary = path.with_name(f"{TEMPORARY}{path.name}.{process_mark()}.{next(_count)}")
+    with explain_write_errors(path):
         for left in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}.*"):
-            if is_left(left.name.removeprefix(f"{TEMPORARY}{path.name}.")):
+            if is_abandoned(left.name.removeprefix(f"{TEMPORARY}{path.name}.")):
                 discard(left, disk)
         write_new(temporary, content, disk)
         try:

@@ -3,7 +3,7 @@
 There a lock is a lease: a file whose holder touches it all the time. One that nobody has touched
 for `_LEASE` seconds, by the clock of whoever watches it, is taken from its holder, who may be a
 machine that is gone. A holder that was only slow finds that out before it changes anything, if it
-asks (`Check`).
+asks (`LockCheck`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from filelock import (
 from mmsa_cache.errors import LostLockError
 
 from .paths import check_target
-from .untrusted import open_plain
+from .untrusted import open_regular
 
-Check = Callable[[], None]
+LockCheck = Callable[[], None]
 """Raises `LostLockError` where a lock is not held any more; for just before what needs it."""
 # filelock's own choice is, for a Python without fcntl, a lock that outlives its holder.
 _Lock: type[BaseFileLock] = WindowsFileLock if sys.platform == "win32" else UnixFileLock
@@ -52,7 +52,7 @@ _seen: dict[Path, tuple[_State, float]] = {}
 
 
 @contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[Check]:
+def hold_lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[LockCheck]:
     """Holds a lock; where ``flock`` does not work, as on some network disks, a lease.
 
     Args:
@@ -65,7 +65,7 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[Ch
     """
     check_target(path)
     lock: BaseFileLock = _Lock(path, fallback_to_soft=False)
-    check: Check = lambda: None  # noqa: E731  (the system keeps a lock while its process lives)
+    check: LockCheck = lambda: None  # noqa: E731  (the system keeps a lock while its process lives)
     try:
         _acquire(lock, waiting)
     except OSError as error:
@@ -83,10 +83,10 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[Ch
 
 
 @contextlib.contextmanager
-def held_if_free(path: Path) -> Iterator[bool]:
+def try_lock(path: Path) -> Iterator[bool]:
     """Holds a lock if no process has it; gives whether it does."""
     try:
-        with locked(path, _give_up):
+        with hold_lock(path, _give_up):
             yield True
     except _TakenError:
         yield False
@@ -132,7 +132,7 @@ def _has_expired(lease: SoftFileLease) -> bool:
     """
     path, owner = Path(lease.lock_file), lease.owner
     try:
-        with open_plain(path, links=False) as file:  # on NFS opening is what asks the server
+        with open_regular(path, links=False) as file:  # on NFS opening is what asks the server
             now = os.fstat(file.fileno())
     except (OSError, ValueError):
         return False

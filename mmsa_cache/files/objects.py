@@ -44,7 +44,7 @@ _LOGIN = (
 _AGAIN = "The same command goes on where it stopped."
 
 
-class Objects:
+class ObjectFolder:
     """The objects below an address; picklable, without credentials.
 
     Raises:
@@ -65,12 +65,12 @@ class Objects:
         self.url, self._is_local = url.rstrip("/"), match[1] in ("file", "local")
         self._answered = False
 
-    def __reduce__(self) -> tuple[type[Objects], tuple[str]]:
-        return Objects, (self.url,)
+    def __reduce__(self) -> tuple[type[ObjectFolder], tuple[str]]:
+        return ObjectFolder, (self.url,)
 
-    def below(self, folder: str) -> Objects:
+    def below(self, folder: str) -> ObjectFolder:
         """Those in one of its folders."""
-        return Objects(f"{self.url}/{folder}")
+        return ObjectFolder(f"{self.url}/{folder}")
 
     def sizes(self) -> dict[str, int]:
         """Every object that is there now: its name below the address → bytes.
@@ -154,7 +154,7 @@ class Objects:
             except MmsaError:
                 raise
             except Exception as error:  # clients raise many kinds: network, name, access
-                told = self._told(list(causes_of(error)))
+                told = self._told(list(error_chain(error)))
                 if told is None:
                     raise
                 if not isinstance(told, _AwayError) or time.monotonic() > until:
@@ -210,7 +210,7 @@ class _AwayError(CacheError):
     """A store does not answer."""
 
 
-def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+def error_chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error, what it was raised from, and so on."""
     while error is not None:
         yield error

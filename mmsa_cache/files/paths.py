@@ -1,7 +1,7 @@
 """Paths walked without following links, so that nothing planted redirects what is written.
 
-A folder that a user declares (``[cache] dir``, ``--to``) may itself lie behind links: `declared`
-resolves it once, outside the working folder. From there on no step of a path may be a link.
+A folder that a user declares (``[cache] dir``, ``--to``) may itself lie behind links, which
+`resolve_declared` follows once, outside the working folder. From there on no step may be a link.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from textwrap import shorten
 from mmsa_cache.errors import LinkError, SettingsError
 
 
-def flags(*names: str) -> int:
+def os_flags(*names: str) -> int:
     """Flags of `os.open` that this system has."""
     return sum(getattr(os, name, 0) for name in names)
 
@@ -25,7 +25,7 @@ def flags(*names: str) -> int:
 OPENS_FOLDERS = os.open in os.supports_dir_fd
 """Whether a folder can be opened, to be a path's first step: not on Windows."""
 # O_PATH, of Linux, asks for no right to read the folders on the way.
-_WALK = os.O_RDONLY | flags("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
+_WALK = os.O_RDONLY | os_flags("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
 
 
 def shipped_studies() -> Path:
@@ -34,7 +34,7 @@ def shipped_studies() -> Path:
     return inside if inside.is_dir() else inside.parents[1] / "studies"
 
 
-def is_path(value: object) -> bool:
+def is_valid_path(value: object) -> bool:
     """Whether a value may be the name of a file: no NUL is in it, and no half of a character."""
     if not isinstance(value, str | os.PathLike):
         return False
@@ -53,7 +53,7 @@ def check_paths(**values: object) -> None:
     wrong = [
         f"{name}={shorten(repr(value), 100)}"
         for name, value in values.items()
-        if value is not None and not (is_path(value) and _is_short(str(value)))
+        if value is not None and not (is_valid_path(value) and _is_short(str(value)))
     ]
     if wrong:
         raise SettingsError(f"{', '.join(wrong)}: the path of a file or folder is expected.")
@@ -67,19 +67,19 @@ def _is_short(path: str) -> bool:
     return True
 
 
-def from_home(path: str | os.PathLike[str]) -> Path:
+def expand_home(path: str | os.PathLike[str]) -> Path:
     """A path whose ``~`` is a folder; one of a user that there is not stays."""
     with contextlib.suppress(RuntimeError):
         return Path(path).expanduser()
     return Path(path)
 
 
-def declared(path: Path) -> Path:
+def resolve_declared(path: Path) -> Path:
     """A folder or file that the user names, without the links outside the working folder.
 
     Links below the working folder stay: they may have come with somebody's files.
     """
-    path = from_home(path)
+    path = expand_home(path)
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve follows links)
     if absolute.is_relative_to(Path.cwd()):
         return path
@@ -95,7 +95,7 @@ def _steps(path: Path) -> tuple[Path, tuple[str, ...]]:
 
 
 @contextlib.contextmanager
-def folder_of(path: Path) -> Iterator[tuple[int | None, str]]:
+def open_parent(path: Path) -> Iterator[tuple[int | None, str]]:
     """Opens the folder that holds a path, step by step and over no link.
 
     Yields:
@@ -113,7 +113,7 @@ def folder_of(path: Path) -> Iterator[tuple[int | None, str]]:
             refuse_link(start.joinpath(*names[:number]))
         yield None, str(start.joinpath(*names))
         return
-    folder = os.open(start, _WALK & ~flags("O_NOFOLLOW"))
+    folder = os.open(start, _WALK & ~os_flags("O_NOFOLLOW"))
     try:
         for number, step in enumerate(above, start=1):
             try:
@@ -154,7 +154,7 @@ def check_target(path: Path, *, folder: bool = False, replaced: bool = False) ->
         LinkError: It, or a step to it, is a link, or it is of another kind.
     """
     try:
-        with folder_of(path) as (parent, name):
+        with open_parent(path) as (parent, name):
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmsa_cache.errors import MmsaError
 
 from .disk import DISK, make_folders
-from .paths import declared
+from .paths import resolve_declared
 
 
 def private_folder(name: str) -> Path | None:
@@ -22,7 +22,7 @@ def private_folder(name: str) -> Path | None:
         The folder; None where it cannot be made, or others can write to it or to those above it.
     """
     try:
-        home = declared(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
+        home = resolve_declared(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
         make_folders(home)
         found = home / "mmsa" / name
         for folder in (home, found.parent, found):

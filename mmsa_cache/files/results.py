@@ -7,10 +7,10 @@ from pathlib import Path
 from mmsa_cache.errors import SettingsError
 
 from .disk import make_folders, write_atomically
-from .paths import check_target, declared
+from .paths import check_target, resolve_declared
 
 
-def claim(*paths: Path | None, force: bool) -> None:
+def check_outputs(*paths: Path | None, force: bool) -> None:
     """Checks, before any work, that results may be written.
 
     Args:
@@ -22,7 +22,7 @@ def claim(*paths: Path | None, force: bool) -> None:
         LinkError: One is a link, or lies behind one.
     """
     for path in filter(None, paths):
-        place = declared(path)
+        place = resolve_declared(path)
         check_target(place, replaced=True)
         if place.exists() and not force:
             raise SettingsError(
@@ -36,6 +36,6 @@ def write_result(path: Path, content: str) -> None:
     Raises:
         DiskError: It stays as it was.
     """
-    place = declared(path)
+    place = resolve_declared(path)
     make_folders(place.parent)
     write_atomically(place, content.encode())

@@ -21,7 +21,7 @@ from mmsa_cache.errors import ModelError
 
 from .paths import check_target
 from .table_owners import check_owner
-from .untrusted import open_plain
+from .untrusted import open_regular
 
 Schema = frozenset[tuple[str, str, str, str | None]]
 """Kind, name, table and statement of each table and index; no statement where it comes with one."""
@@ -52,7 +52,7 @@ _ANEW = "Restore it, or begin anew in another file (--storage sqlite:///FILE)."
 """A search can; what else is kept in a database begins anew when that is moved away."""
 
 
-def uri(file: Path) -> str:
+def sqlite_uri(file: Path) -> str:
     """A file's address for SQLite."""
     return f"file:{quote(str(file.absolute()))}"
 
@@ -109,7 +109,7 @@ def _check_files(file: Path) -> None:
     journal = file.with_name(f"{file.name}-journal")
     check_target(journal)
     # A search that runs elsewhere may end with its journal at any time.
-    with contextlib.suppress(FileNotFoundError), open_plain(journal, links=False) as content:
+    with contextlib.suppress(FileNotFoundError), open_regular(journal, links=False) as content:
         size = os.fstat(content.fileno()).st_size
         content.seek(max(0, size - len(_NAMES_ANOTHER)))
         if content.read() == _NAMES_ANOTHER:
@@ -125,7 +125,7 @@ def _check_header(file: Path) -> None:
     Closing it drops every lock that this process has on it: none of its connections may be in a
     transaction.
     """
-    with open_plain(file, links=False) as content:
+    with open_regular(file, links=False) as content:
         size = os.fstat(content.fileno()).st_size
         writer, reader = (content.read(20)[18:] + b"\0\0")[:2]
     if size > MOST_BYTES:
@@ -135,7 +135,7 @@ def _check_header(file: Path) -> None:
 
 
 def _look(file: Path, mode: str, known: Schema | None, deadline: float) -> dict[str, int]:
-    opened = sqlite3.connect(f"{uri(file)}?mode={mode}", timeout=1.0, uri=True)
+    opened = sqlite3.connect(f"{sqlite_uri(file)}?mode={mode}", timeout=1.0, uri=True)
     with contextlib.closing(opened) as connection:
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
         for pragma in ("trusted_schema = off", "cell_size_check = on"):

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from mmsa_cache.json_value import Json
 
-from .paths import flags
+from .paths import os_flags
 
 _OPEN = Path("/dev/fd")
 """Where open files have names: not on Windows."""
@@ -27,7 +27,7 @@ _MAX_HEADER = 16 << 20
 """Bytes; the library takes 100 MB, of which it makes gigabytes."""
 
 
-def open_plain(path: Path, *, links: bool = True) -> BufferedReader:
+def open_regular(path: Path, *, links: bool = True) -> BufferedReader:
     """Opens a regular file for reading: no pipe that never ends, no device.
 
     Args:
@@ -38,10 +38,10 @@ def open_plain(path: Path, *, links: bool = True) -> BufferedReader:
         OSError: It cannot be opened.
         ValueError: It is no regular file.
     """
-    how = os.O_RDONLY | flags("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
-    if not links and not flags("O_NOFOLLOW") and path.is_symlink():
+    how = os.O_RDONLY | os_flags("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+    if not links and not os_flags("O_NOFOLLOW") and path.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    descriptor = os.open(path, how if links else how | flags("O_NOFOLLOW"))
+    descriptor = os.open(path, how if links else how | os_flags("O_NOFOLLOW"))
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -51,7 +51,7 @@ def open_plain(path: Path, *, links: bool = True) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def name_of(file: BufferedReader, path: Path) -> str:
+def descriptor_path(file: BufferedReader, path: Path) -> str:
     """What a library opens, to read an open file: by its descriptor, where that has a name.
 
     What has been looked at is what is opened then.
@@ -68,7 +68,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
         return os.read(descriptor, size)
 
 
-def read_plain(path: Path, limit: int, *, links: bool = True) -> bytes:
+def read_regular(path: Path, limit: int, *, links: bool = True) -> bytes:
     """Reads a regular file that is no larger than stated.
 
     Args:
@@ -80,7 +80,7 @@ def read_plain(path: Path, limit: int, *, links: bool = True) -> bytes:
         OSError: It cannot be opened or read.
         ValueError: It is no such file.
     """
-    with open_plain(path, links=links) as file:
+    with open_regular(path, links=links) as file:
         # A read makes room for all that it is asked for, whatever there is.
         size = os.fstat(file.fileno()).st_size
         data = file.read(size + 1) if size <= limit else b""
@@ -96,7 +96,7 @@ def read_part(path: Path, offset: int, count: int) -> bytes:
         OSError: It cannot be opened or read.
         ValueError: It is no regular file.
     """
-    with open_plain(path) as file:
+    with open_regular(path) as file:
         file.seek(offset)
         return file.read(count)
 
@@ -114,11 +114,11 @@ def open_tensors(path: Path, *, links: bool = True) -> Iterator[Any]:
         ValueError: It is no regular file, or its header is too long.
         SafetensorError: It is no such file.
     """
-    with open_plain(path, links=links) as file:
+    with open_regular(path, links=links) as file:
         header = int.from_bytes(file.read(8), "little")
         if header > _MAX_HEADER:
             raise ValueError(f"its header has {header} bytes")
-        with safe_open(name_of(file, path), "pt") as tensors:
+        with safe_open(descriptor_path(file, path), "pt") as tensors:
             yield tensors
 
 

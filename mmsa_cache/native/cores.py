@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 
 _PROC = Path("/proc/self")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -42,7 +42,7 @@ def usable_cores() -> int:
     return max(1, min([_allowed(), *_quotas()]))
 
 
-def share_of_cores(number: int, of: int) -> CoreShare:
+def core_share(number: int, of: int) -> CoreShare:
     """The share of one of several workers on this machine.
 
     Processors of one core, and cores of one socket, stay together. Where there are more workers
@@ -120,6 +120,6 @@ def _quota(folder: Path) -> Iterator[int]:
 
 def _read(file: Path) -> str:
     """A file of the kernel; empty where there is none."""
-    with contextlib.suppress(OSError, ValueError), open_plain(file) as content:
+    with contextlib.suppress(OSError, ValueError), open_regular(file) as content:
         return content.read(_MOST).decode()
     return ""

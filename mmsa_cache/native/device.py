@@ -70,7 +70,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def needing_memory(what: str) -> Iterator[None]:
+def explain_out_of_memory(what: str) -> Iterator[None]:
     """Work that a device may have no memory for.
 
     Args:
@@ -90,7 +90,7 @@ def needing_memory(what: str) -> Iterator[None]:
         ) from error
 
 
-def is_lost(error: BaseException) -> bool:
+def is_device_lost(error: BaseException) -> bool:
     """Whether a CUDA device can do nothing more in this process.
 
     After most errors of its runtime every later call gives the same error. ``load_state_dict``
@@ -106,7 +106,7 @@ _AMPLE = 4
 """A GPU of which one part in so many is free has memory for whoever asks next."""
 
 
-def spare(device: torch.device) -> None:
+def release_spare_memory(device: torch.device) -> None:
     """Gives memory of a GPU that torch keeps for later to other processes, where it is short.
 
     Elsewhere it stays: what comes next need not ask for it, which takes longer than its use.
@@ -116,9 +116,9 @@ def spare(device: torch.device) -> None:
         free_memory(device)
 
 
-def is_of_the_device(error: BaseException) -> bool:
+def is_device_error(error: BaseException) -> bool:
     """Whether a device has no memory or is lost: nothing is wrong with what was read."""
-    return is_out_of_memory(error) or is_lost(error)
+    return is_out_of_memory(error) or is_device_lost(error)
 
 
 def device_name(device: torch.device) -> str:

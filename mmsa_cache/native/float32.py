@@ -47,7 +47,7 @@ WITHOUT_TF32 = _WithoutTf32()
 
 
 @contextmanager
-def factors(cpu: str, gpu: str) -> Iterator[None]:
+def matmul_precision(cpu: str, gpu: str) -> Iterator[None]:
     """Products round their factors to these while it is entered, in all threads.
 
     Args:
@@ -62,7 +62,7 @@ def factors(cpu: str, gpu: str) -> Iterator[None]:
         _CPU.fp32_precision, _GPU.fp32_precision = before
 
 
-def on_cpu() -> str:
+def cpu_matmul_precision() -> str:
     """What products on the CPU round their factors to now."""
     now: str = _CPU.fp32_precision
     return now

@@ -23,12 +23,12 @@ def graph_pool(device: torch.device) -> _POOL_HANDLE:
     return _LATEST[device][0] if device in _LATEST else torch.cuda.graph_pool_handle()
 
 
-def hold(device: torch.device, pool: _POOL_HANDLE, graph: torch.cuda.CUDAGraph) -> None:
+def keep_graph(device: torch.device, pool: _POOL_HANDLE, graph: torch.cuda.CUDAGraph) -> None:
     """Keeps a graph for the sake of its pool, in the place of the one before."""
     _LATEST[device] = pool, graph
 
 
-def holds(device: torch.device) -> bool:
+def has_graph(device: torch.device) -> bool:
     """Whether there was a graph of the device, and nothing freed its memory since."""
     return device in _LATEST
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 
 # Of glibc's <malloc.h>, parameters of mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
@@ -19,13 +19,13 @@ _AFTER = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 
 """What glibc itself starts with, and what its thresholds have grown to once blocks were large."""
 
 
-def release() -> None:
+def release_memory() -> None:
     """Gives memory that nothing refers to back to the system."""
     gc.collect()
-    trim()
+    trim_heap()
 
 
-def trim() -> None:
+def trim_heap() -> None:
     """Gives freed memory back to the system.
 
     glibc keeps it for later, here some hundred megabytes a process; other C libraries have no such
@@ -34,7 +34,7 @@ def trim() -> None:
     _glibc("malloc_trim", 0)
 
 
-def share_heap() -> None:
+def use_one_heap() -> None:
     """Makes all threads that start from now on allocate in one heap.
 
     By default glibc gives a thread a heap of its own, and what is freed there no other one finds.
@@ -43,21 +43,21 @@ def share_heap() -> None:
 
 
 @contextlib.contextmanager
-def reused() -> Iterator[None]:
+def reuse_blocks() -> Iterator[None]:
     """While inside, freed memory is kept and used again; on the way out it is given back.
 
     By default glibc gives blocks of many megabytes back at once, and the system has to clear each
-    of them again for the next batch. Threads share the heap, see `share_heap`. Other C libraries
+    of them again for the next batch. Threads share the heap, see `use_one_heap`. Other C libraries
     are left as they are.
     """
-    share_heap()
+    use_one_heap()
     for option in _INSIDE:
         _glibc("mallopt", *option)
     try:
         yield
     finally:
         keep_blocks()
-        trim()
+        trim_heap()
 
 
 def keep_blocks() -> None:
@@ -68,7 +68,7 @@ def keep_blocks() -> None:
 
 def peak_bytes() -> int:
     """Largest resident memory of this process so far."""
-    with contextlib.suppress(OSError), open_plain(Path("/proc/self/status")) as file:
+    with contextlib.suppress(OSError), open_regular(Path("/proc/self/status")) as file:
         (line,) = (x for x in file.read(1 << 16).splitlines() if x.startswith(b"VmHWM:"))
         return int(line.split()[1]) << 10
     try:  # may be of the process that started this one

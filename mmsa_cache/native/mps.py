@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 
 PROGRAM = "nvidia-cuda-mps-control"
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
@@ -48,7 +48,7 @@ for program in sys.argv[1:]:
 
 
 @contextlib.contextmanager
-def shared_gpus(probe: str = _CONTEXT) -> Iterator[Mapping[str, str] | None]:
+def share_gpus(probe: str = _CONTEXT) -> Iterator[Mapping[str, str] | None]:
     """Lets processes share GPUs as long as the block lasts.
 
     A service that runs already is used. Else one is started for this block, which only processes
@@ -67,7 +67,7 @@ def shared_gpus(probe: str = _CONTEXT) -> Iterator[Mapping[str, str] | None]:
     elif program is None:
         yield None
     else:
-        with scratch() as folder, _service(program, folder) as variables:
+        with temporary_folder() as folder, _service(program, folder) as variables:
             shares = variables is not None and _makes_context(program, variables, probe)
             yield variables if shares else None
 

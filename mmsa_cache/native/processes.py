@@ -20,7 +20,7 @@ _STARTING = threading.Lock()
 """Held while a process is started: what is changed for that is the whole process's."""
 
 
-class Started(Protocol):
+class WorkerProcess(Protocol):
     """A worker that was started: a process, or what speaks for one elsewhere."""
 
     @property
@@ -32,7 +32,7 @@ class Started(Protocol):
 
 
 @contextlib.contextmanager
-def without_main() -> Iterator[None]:
+def hide_main() -> Iterator[None]:
     """Processes that are started meanwhile do not run the caller's script.
 
     Python runs the file of ``__main__`` again in what it starts, to find what is defined there: a
@@ -69,7 +69,7 @@ def start_process(
     else:
         spawn = multiprocessing.get_context("spawn")
         process = spawn.Process(target=target, args=arguments, daemon=True)
-    with _STARTING, without_main(), _as_parent(), _without_interrupts():
+    with _STARTING, hide_main(), _as_parent(), _without_interrupts():
         process.start()
     return process
 
@@ -83,7 +83,7 @@ def prepare_forks(preload: str) -> None:
     """Lets the process that workers are forked from begin its imports; waits for nothing."""
     from multiprocessing import forkserver
 
-    with _STARTING, without_main(), _without_interrupts():
+    with _STARTING, hide_main(), _without_interrupts():
         forkserver.set_forkserver_preload([preload])
         forkserver.ensure_running()
 
@@ -104,7 +104,7 @@ def _as_parent() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def with_variables(variables: Mapping[str, str]) -> Iterator[None]:
+def set_variables(variables: Mapping[str, str]) -> Iterator[None]:
     """Processes that are started meanwhile have these variables in their environment; those that
     are forked from one of earlier have not."""
     before = {name: os.environ.get(name) for name in variables}
@@ -146,7 +146,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def end(process: Started) -> None:
+def end_process(process: WorkerProcess) -> None:
     """Ends a process for certain."""
     process.terminate()
     process.join(_SECONDS_TO_END)
@@ -155,28 +155,28 @@ def end(process: Started) -> None:
         process.join()
 
 
-class Closes(Protocol):
+class Closable(Protocol):
     """A way to a worker."""
 
     def close(self) -> None: ...
 
 
-def end_all(workers: Sequence[tuple[Started, Closes]]) -> None:
+def end_processes(workers: Sequence[tuple[WorkerProcess, Closable]]) -> None:
     """Ends processes side by side, and the pipes to them."""
     for process, pipe in workers:
         pipe.close()
         process.terminate()
     for process, _ in workers:
-        end(process)
+        end_process(process)
 
 
-def tell(pipe: Connection, message: Any) -> None:
+def send(pipe: Connection, message: Any) -> None:
     """Sends something to a process; that it has died is seen where its answer is waited for."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         pipe.send(message)
 
 
-def how_it_ended(process: Started) -> str:
+def exit_reason(process: WorkerProcess) -> str:
     """In words, once it has ended or is about to."""
     process.join(_SECONDS_TO_END)
     code = process.exitcode

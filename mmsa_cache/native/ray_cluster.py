@@ -96,7 +96,7 @@ def _connect(ray: Any, address: str) -> bool:
     try:
         if address != _LOCAL:
             host, _, port = address.rpartition(":")
-            if not answers(host.strip("[]"), int(port)):
+            if not is_listening(host.strip("[]"), int(port)):
                 raise ConnectionError
             ray.init(address, **_QUIET)
             return False
@@ -149,7 +149,7 @@ def _own_cluster() -> str | None:
     return max(found)[1] if found else None
 
 
-def answers(host: str, port: int) -> bool:
+def is_listening(host: str, port: int) -> bool:
     """Whether anybody listens there. Ray itself tries again for many minutes."""
     try:
         socket.create_connection((host, port), _SECONDS_TO_ANSWER).close()

@@ -14,7 +14,7 @@ _SECONDS_LATER = 0.02
 
 
 @contextlib.contextmanager
-def terminated_is_interrupted() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """SIGTERM ends a command as Ctrl-C does: orderly and resumable. No signal is lost."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import torch
 
 
-def wait(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Waits until the device has done what was launched."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+def time_call(work: Callable[[], object], device: torch.device) -> float:
     """Wall-clock seconds of a call, with what it launched."""
-    wait(device)
+    synchronize(device)
     started = time.perf_counter()
     work()
-    wait(device)
+    synchronize(device)
     return time.perf_counter() - started

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from mmsa_cache.console import say
 from mmsa_cache.errors import DataError, MmsaError, SettingsError
 from mmsa_cache.files.disk import write_new
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.files.untrusted import parse_json
 from mmsa_cache.json_value import Json, object_at
 from mmsa_cache.version import __version__
@@ -166,7 +166,7 @@ def _with_file(post: PostRequest, function: Callable[[str | None, Path | None], 
     """
     if post.picture is None:
         return function(post.text, None)
-    with scratch() as folder:
+    with temporary_folder() as folder:
         path = folder / "picture"
         write_new(path, post.picture)
         try:

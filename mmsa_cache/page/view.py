@@ -19,7 +19,7 @@ from mmsa_cache.compose.report.gallery import (
 from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.templates import render_page, report_templates
 from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 from mmsa_cache.runs.folder import RunFolder
 
 from .answers import Answer, Explanation
@@ -89,7 +89,7 @@ class View:
     def report(self) -> Iterator[bytes]:
         """The run's report in chunks, or a page that says why there is none."""
         try:
-            with open_plain(self._run.place(PAGE)) as file:
+            with open_regular(self._run.place(PAGE)) as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     yield chunk
             return

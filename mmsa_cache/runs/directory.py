@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.files.disk import DISK, date_after, discard, make_folders, remove_tree, sync
+from mmsa_cache.files.disk import DISK, discard, make_folders, remove_tree, sync, touch_after
 from mmsa_cache.files.hashing import digest
-from mmsa_cache.files.locks import held_if_free
+from mmsa_cache.files.locks import try_lock
 from mmsa_cache.files.paths import check_tree
 
 RUNS = Path("runs")
@@ -48,7 +48,7 @@ def new_run(name: str | None, identity: Mapping[str, object]) -> Iterator[tuple[
     folder = RUNS / f".unfinished-{digest(identity)[:16]}"
     lock = folder.with_suffix(".lock")
     make_folders(RUNS)
-    with held_if_free(lock) as free:
+    with try_lock(lock) as free:
         if not free:
             raise SettingsError("The same is being trained by another process.", "Wait.")
         check_tree(folder)
@@ -71,7 +71,7 @@ def _publish(folder: Path, target: Path) -> None:
         SettingsError: Another run has taken the name meanwhile.
     """
     if (folder / "config.json").is_file():  # the time of the run
-        date_after(folder / "config.json", RUNS.glob("[!.]*/config.json"))
+        touch_after(folder / "config.json", RUNS.glob("[!.]*/config.json"))
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)

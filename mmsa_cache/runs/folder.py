@@ -21,8 +21,8 @@ from fuse.figures.study import StudySnapshot
 from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.disk import write_atomically
-from mmsa_cache.files.paths import declared
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.paths import resolve_declared
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.json_value import Json
 from mmsa_cache.names import unknown_name
 from mmsa_cache.validation import validate
@@ -70,7 +70,7 @@ class RunFolder:
         Raises:
             ModelError: There is none; lists those there are.
         """
-        for path in (RUNS / name, declared(Path(name))):
+        for path in (RUNS / name, resolve_declared(Path(name))):
             if os.path.isfile(path / "config.json"):  # noqa: PTH113  (a name may be too long)
                 return cls(path)
         runs = cls.all()
@@ -222,7 +222,7 @@ class RunFolder:
         """The bytes of a file; turns what reading them raises into a ModelError."""
         path = self.place(name)
         try:
-            yield read_plain(path, _MOST_BYTES)
+            yield read_regular(path, _MOST_BYTES)
         except OSError as error:
             raise ModelError(
                 f"{path} cannot be read: {error.strerror or error}.", REMAKE

@@ -27,7 +27,7 @@ from typing import Any
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.disk import append_line, make_folders, write_atomically
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.json_value import JsonObject
 
 from .directory import RUNS
@@ -63,7 +63,7 @@ class JsonLines:
             SettingsError: The file is a link, no regular file, or too large.
         """
         try:
-            data = read_plain(self.path, _MOST_BYTES, links=False)
+            data = read_regular(self.path, _MOST_BYTES, links=False)
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:

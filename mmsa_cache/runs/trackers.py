@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.disk import make_folders, remove_tree
-from mmsa_cache.files.sqlite_file import check_sqlite, uri
+from mmsa_cache.files.sqlite_file import check_sqlite, sqlite_uri
 from mmsa_cache.files.table_owners import check_owner
 
 from .directory import RUNS
@@ -149,7 +149,7 @@ def _check_database(server: str) -> None:
         if not (url.database and Path(url.database).exists()):
             return
         query = {"mode": "ro", "uri": "true"}  # else a look at it would undo what is being written
-        url = url.set(database=uri(Path(url.database)), query=query)
+        url = url.set(database=sqlite_uri(Path(url.database)), query=query)
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     check_owner(place, sqlalchemy.inspect(engine).get_table_names(), "MLflow")
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
 from mmsa_cache.files import hashing
 from mmsa_cache.files.disk import DISK, Disk, write_atomically
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.validation import validate
 
@@ -95,7 +95,7 @@ def read_encoder(folder: Path) -> StoredEncoder:
     """
     path = folder / ENCODER
     try:
-        raw = parse_json(read_plain(path, _MAX_BYTES, links=False))
+        raw = parse_json(read_regular(path, _MAX_BYTES, links=False))
         unchanged = isinstance(raw, dict) and raw.pop("sha256", None) == hashing.digest(raw)
     except FileNotFoundError as error:
         raise CacheNotFoundError(

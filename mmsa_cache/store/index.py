@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.files.disk import DISK, Disk, write_atomically
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_regular
 
 from .problems import read_error, rebuild_hint
 
@@ -95,7 +95,7 @@ class Index:
         index = cls(folder)
         index._seen = index._state()
         try:
-            content = read_plain(index.path, MAX_INDEX_BYTES, links=False)
+            content = read_regular(index.path, MAX_INDEX_BYTES, links=False)
         except FileNotFoundError:
             return index
         except (OSError, ValueError) as error:

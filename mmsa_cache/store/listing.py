@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmsa_cache.errors import MmsaError
+from mmsa_cache.files.abandoned import TEMPORARY
 from mmsa_cache.files.disk import DISK
-from mmsa_cache.files.leftover import TEMPORARY
-from mmsa_cache.files.locks import held_if_free
+from mmsa_cache.files.locks import try_lock
 from mmsa_cache.names import MODALITIES
 
 from .encoder import ENCODER, FEATURES, StoredEncoder, read_encoder
@@ -128,7 +128,7 @@ def _remove(folder: Path) -> str:
     claims = claims or [folder.parent / f".{folder.name}.1-of-1.claim"]
     with contextlib.ExitStack() as stack:
         for lock in (*claims, lock_path(folder)):
-            if not stack.enter_context(held_if_free(lock)):
+            if not stack.enter_context(try_lock(lock)):
                 return "in use"
         own = [*sorted(folder.glob(SHARD_FILES)), *folder.glob(f"{TEMPORARY}*")]
         for path in (folder / INDEX, *own, folder / NOTE, folder / ENCODER):

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from mmsa_cache.console import say
 from mmsa_cache.errors import StaleCacheError
 from mmsa_cache.files.disk import make_folders
-from mmsa_cache.files.objects import Objects
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.objects import ObjectFolder
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.key_table import KeyTable, as_sortable
 
 from . import shard_bytes, shard_file
@@ -56,7 +56,7 @@ def parse_object_name(name: str) -> str | None:
 class ObjectSealer:
     """Puts shards into an object store; can be sent to other machines, without credentials."""
 
-    objects: Objects
+    objects: ObjectFolder
     """Of the encoder's features."""
     fingerprint: str
     """The encoder's."""
@@ -81,7 +81,7 @@ class ObjectWriter:
         sealer: Puts shards there.
     """
 
-    def __init__(self, target: Objects, encoder: StoredEncoder) -> None:
+    def __init__(self, target: ObjectFolder, encoder: StoredEncoder) -> None:
         self._objects = target.below(encoder.subfolder)
         self.folder = self._objects.url
         self.sealer = ObjectSealer(self._objects, encoder.fingerprint)
@@ -168,7 +168,7 @@ class ObjectWriter:
 
     def _write_encoder(self) -> None:
         encoder = self._encoder
-        with scratch() as place:
+        with temporary_folder() as place:
             folder = encoder.folder(place)
             make_folders(folder)
             if ENCODER in self._objects.sizes():

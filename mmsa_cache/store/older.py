@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmsa_cache.errors import StaleCacheError
+from mmsa_cache.files.abandoned import TEMPORARY
 from mmsa_cache.files.disk import DISK, discard
-from mmsa_cache.files.leftover import TEMPORARY
 from mmsa_cache.names import MODALITIES, SPLITS
 
 from .encoder import FEATURES

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.files.disk import Disk, discard, writing
-from mmsa_cache.files.leftover import TEMPORARY, is_left_over
-from mmsa_cache.files.locks import Check, locked
+from mmsa_cache.files.abandoned import TEMPORARY, is_abandoned_file
+from mmsa_cache.files.disk import Disk, discard, explain_write_errors
+from mmsa_cache.files.locks import LockCheck, hold_lock
 from mmsa_cache.key_table import KeyTable
 
 from . import shard_file
@@ -55,12 +55,12 @@ class SealedRows:
         self._known: set[str] = set()
         self._noted = -1
         """Bytes of the index whose shards are known; −1: it has to be looked at."""
-        self._check_lock: Check
+        self._check_lock: LockCheck
         self._one = threading.RLock()  # a thread may publish while another one looks rows up
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        with locked(lock_path(self.folder)) as self._check_lock:
+        with hold_lock(lock_path(self.folder)) as self._check_lock:
             yield
 
     def _append(self, *changes: IndexChange) -> None:
@@ -86,7 +86,7 @@ class SealedRows:
                 found.append(entry)
         self._enter(found)
         for path in self.folder.glob(f"{TEMPORARY}*"):
-            if is_left_over(path):
+            if is_abandoned_file(path):
                 discard(path, self._disk)
 
     def _refresh(self) -> None:
@@ -154,7 +154,7 @@ class SealedRows:
             DiskError: Not all were entered.
             CacheError: What another writer added cannot be read.
         """
-        with writing(self.folder), self._lock(), self._one:
+        with explain_write_errors(self.folder), self._lock(), self._one:
             return self._enter([entry for entry in entries if self._has_file(entry)])
 
     def _enter(self, entries: Sequence[ShardEntry]) -> int:

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.files.disk import DISK, Disk, discard, sync, write_new, writing
-from mmsa_cache.files.leftover import TEMPORARY, own_mark
+from mmsa_cache.files.abandoned import TEMPORARY, process_mark
+from mmsa_cache.files.disk import DISK, Disk, discard, explain_write_errors, sync, write_new
 
 from . import shard_bytes
 from .index import ShardEntry
@@ -36,7 +36,7 @@ class FolderSealer:
     def written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
         """A temporary file of shards as one; it goes unless it is renamed."""
         content = shard_bytes.encode(shards, self.fingerprint)
-        temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
+        temporary = self.folder / f"{TEMPORARY}shard.{process_mark()}.{next(_marks)}"
         try:
             with ThreadPoolExecutor(1, "hash") as beside:  # it takes about as long as to write
                 entry = beside.submit(shard_bytes.shard_entry, content, shards)
@@ -52,7 +52,7 @@ class FolderSealer:
         Raises:
             DiskError: It was not sealed.
         """
-        with writing(self.folder), self.written(shards) as (temporary, entry):
+        with explain_write_errors(self.folder), self.written(shards) as (temporary, entry):
             self.disk.rename(temporary, self.folder / entry.file)
             sync(self.folder, self.disk)
         return entry

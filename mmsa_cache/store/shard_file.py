@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache.errors import DamagedCacheError, limit_error
 from mmsa_cache.files import hashing
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 
 from . import schema
 from .index import MAX_SHARD_BYTES, ShardEntry
@@ -80,7 +80,7 @@ def read_entry(path: Path) -> ShardEntry | None:
         if path.lstat().st_size > MAX_SHARD_BYTES:
             return None
         digest = hashing.file_sha256(path)
-        with open_plain(path, links=False) as content, h5py.File(content, "r") as file:
+        with open_regular(path, links=False) as content, h5py.File(content, "r") as file:
             keys = h5py.h5d.open(file.id, b"keys")
             entry = ShardEntry(sha256=digest, rows=keys.shape[0], bytes=path.lstat().st_size)
     except UNREADABLE as error:
@@ -132,7 +132,7 @@ def map_shard(path: Path, rows: int, size: int, fingerprint: str) -> Shard:
     """
     check_size(path, size)
     try:
-        with open_plain(path, links=False) as content, h5py.File(content, "r") as file:
+        with open_regular(path, links=False) as content, h5py.File(content, "r") as file:
             group = h5py.h5g.open(file.id, b"/")
             names = _names(group)
             if _bytes_of(group, b"fingerprint").item().decode() != fingerprint:

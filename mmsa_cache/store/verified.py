@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsa_cache.files.disk import CLOCK_TICK, write_atomically
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.native.cores import usable_cores
 
 from . import shard_file
@@ -39,7 +39,7 @@ def verify_changed(folder: Path, entries: Sequence[ShardEntry], note: Path | Non
     note = note or folder / NOTE
     known: dict[str, list[Any]] = {}
     with contextlib.suppress(OSError, ValueError):
-        raw = parse_json(read_plain(note, MAX_INDEX_BYTES, links=False))
+        raw = parse_json(read_regular(note, MAX_INDEX_BYTES, links=False))
         known = raw if isinstance(raw, dict) else {}
     looked = time.time()
     times = {entry.name: _times(folder, entry) for entry in entries}

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.errors import CacheError, StaleCacheError
-from mmsa_cache.files.disk import DISK, Disk, discard, make_folders, sync, writing
-from mmsa_cache.files.locks import locked
+from mmsa_cache.files.disk import DISK, Disk, discard, explain_write_errors, make_folders, sync
+from mmsa_cache.files.locks import hold_lock
 from mmsa_cache.key_table import KeyTable
 
 from .encoder import ENCODER, StoredEncoder, read_encoder
@@ -63,9 +63,9 @@ class FeatureWriter(SealedRows):
         """
         claim = self.folder.parent / f".{self.folder.name}.{part[0] + 1}-of-{part[1]}.claim"
         with contextlib.ExitStack() as stack:
-            with writing(self.folder):
+            with explain_write_errors(self.folder):
                 make_folders(self.folder.parent, self._disk)
-                stack.enter_context(locked(claim, waiting))
+                stack.enter_context(hold_lock(claim, waiting))
                 self._prepare()
             yield
 
@@ -118,7 +118,7 @@ class FeatureWriter(SealedRows):
             DiskError: None was.
         """
         with (
-            writing(self.folder),
+            explain_write_errors(self.folder),
             self.sealer.written(shards) as (temporary, entry),
             self._lock(),
             self._one,
@@ -159,10 +159,10 @@ class FeatureWriter(SealedRows):
             DiskError: Some were not merged; nothing is lost.
             DamagedCacheError: A shard is not what was sealed.
         """
-        with writing(self.folder), self._lock():
+        with explain_write_errors(self.folder), self._lock():
             self._sweep()  # of workers that were ended while they sealed what others had
         while True:
-            with writing(self.folder), self._lock():
+            with explain_write_errors(self.folder), self._lock():
                 self._refresh()
                 small = [e for e in self._index.entries.values() if e.bytes < MERGED_BYTES // 2]
                 if len(small) <= _MOST_SMALL:
@@ -188,7 +188,7 @@ class FeatureWriter(SealedRows):
             DiskError: Some stay.
         """
         wanted = KeyTable(KEY_BYTES)
-        with writing(self.folder), self._lock():
+        with explain_write_errors(self.folder), self._lock():
             wanted.add(keys())
             self._refresh()
             before = self.rows, self.bytes

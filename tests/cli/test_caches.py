@@ -480,7 +480,7 @@ def test_verify_rehashes_every_shard_and_every_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "error"),
     [
-        ("open_plain", OSError(errno.ENOMEM, "Cannot allocate memory")),
+        ("open_regular", OSError(errno.ENOMEM, "Cannot allocate memory")),
         ("_decoded", pa.ArrowMemoryError("malloc of size 64 failed")),
     ],
 )

@@ -442,7 +442,7 @@ def test_a_push_takes_what_was_sealed_when_it_began(
     with writer.claim(lambda: None):
         for part in range(12):
             writer.publish(make_shard(part * 3, 3, part))
-        real, calls = push_module.link_new, []
+        real, calls = push_module.link_or_copy, []
 
         def link(old: Path, new: Path) -> None:
             if len(calls) == 4:  # another process merges, and adds rows, meanwhile
@@ -451,7 +451,7 @@ def test_a_push_takes_what_was_sealed_when_it_began(
             calls.append(old)
             real(old, new)
 
-        monkeypatch.setattr(push_module, "link_new", link)
+        monkeypatch.setattr(push_module, "link_or_copy", link)
         (tmp_path / "place").mkdir()
         shared = push_module._link_features(tmp_path, tmp_path / "place")
     folder = next((tmp_path / "place").glob("features/*/*"))

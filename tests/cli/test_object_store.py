@@ -18,7 +18,7 @@ from extract.crew.worker import CrewWorker
 from mmsa_cache.compose.extraction.crew import EngineRequest
 from mmsa_cache.compose.hub.host import local_files
 from mmsa_cache.data.stored import read_split, split_path
-from mmsa_cache.files.objects import Objects
+from mmsa_cache.files.objects import ObjectFolder
 from mmsa_cache.store.encoder import read_encoder
 from mmsa_cache.store.listing import list_features
 from mmsa_cache.store.objects import ObjectWriter
@@ -108,9 +108,9 @@ def every_row(root: Path) -> dict[str, object]:
     return {found.folder.name: rows_of(found.folder) for found in list_features(root)}
 
 
-def copied(name: str, without: str = "/none/") -> Objects:
+def copied(name: str, without: str = "/none/") -> ObjectFolder:
     """What was pushed, at another address, without some of its folders."""
-    source, target = Objects(PUSHED), Objects(f"{BUCKET}/{name}")
+    source, target = ObjectFolder(PUSHED), ObjectFolder(f"{BUCKET}/{name}")
     sizes = {path: size for path, size in source.sizes().items() if without not in path}
     for path, size in sizes.items():
         content = source.ranges([path], [(0, size)])[0]
@@ -141,7 +141,7 @@ def test_what_is_pushed_comes_back(work: Path, tmp_path: Path) -> None:
 def test_extraction_into_objects_goes_on_after_kills(
     work: Path, tmp_path: Path, workers_here: list[int]
 ) -> None:
-    target = Objects(f"{BUCKET}/extracted")
+    target = ObjectFolder(f"{BUCKET}/extracted")
     told = ("extract", "--target", target.url, "--cache", str(tmp_path / "unused"))
     workers_here += [4, 3]
     for times in (1, 2):
@@ -182,9 +182,9 @@ def test_an_interrupted_pull_goes_on(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pull = ("cache", "pull", PUSHED, "--cache", str(tmp_path / "cache"))
-    real, came = Objects.fetch, []
+    real, came = ObjectFolder.fetch, []
 
-    def fetch(self: Objects, files: dict[str, Path], most: dict[str, int]) -> None:
+    def fetch(self: ObjectFolder, files: dict[str, Path], most: dict[str, int]) -> None:
         shards = [name for name in files if name.endswith(".h5")]
         came.append(len(shards))
         if len(came) == 2:  # the first call reads the indexes
@@ -192,7 +192,7 @@ def test_an_interrupted_pull_goes_on(
             raise KeyboardInterrupt
         real(self, files, most)
 
-    monkeypatch.setattr(Objects, "fetch", fetch)
+    monkeypatch.setattr(ObjectFolder, "fetch", fetch)
     mmsa(tmp_path, *pull, code=130)
     assert local_files(tmp_path / "cache") == {}
     call(tmp_path, *pull)
@@ -207,9 +207,9 @@ def test_a_push_adds_and_takes_nothing_away(work: Path, tmp_path: Path) -> None:
     resnet = ("--image-model", "resnet10t", "--image-weights", "random")
     call(work, "extract", "--cache", str(tmp_path / "cache"), *resnet)
     call(work, "cache", "push", address, "--cache", str(tmp_path / "cache"))
-    before = Objects(address).sizes()
+    before = ObjectFolder(address).sizes()
     call(work, "cache", "push", address)
-    assert Objects(address).sizes().keys() == before.keys()
+    assert ObjectFolder(address).sizes().keys() == before.keys()
     pulled = call_json(tmp_path, "cache", "pull", address, "--cache", str(tmp_path / "pulled"))
     assert len(pulled[0]["encoders"]) == 3
     assert every_row(tmp_path / "pulled") == every_row(tmp_path / "cache")
@@ -239,9 +239,9 @@ def test_what_does_not_hold_together_is_refused(work: Path, tmp_path: Path) -> N
         assert not target.exists()
         return result.stderr
 
-    sizes = Objects(PUSHED).sizes()
+    sizes = ObjectFolder(PUSHED).sizes()
     shard = next(path for path in sizes if path.endswith(".h5"))
-    content = bytearray(Objects(PUSHED).ranges([shard], [(0, sizes[shard])])[0] or b"")
+    content = bytearray(ObjectFolder(PUSHED).ranges([shard], [(0, sizes[shard])])[0] or b"")
     content[-1] ^= 1
     assert "it has another hash than the object store says" in said("flip", shard, bytes(content))
     index = f"{shard.rpartition('/')[0]}/index.jsonl"
@@ -257,7 +257,7 @@ def test_what_does_not_hold_together_is_refused(work: Path, tmp_path: Path) -> N
 
 def test_what_is_not_finished_is_not_taken(work: Path, tmp_path: Path) -> None:
     folder = next(found.folder for found in list_features(work / "cache"))
-    target = Objects(f"{BUCKET}/started")
+    target = ObjectFolder(f"{BUCKET}/started")
     writer = ObjectWriter(target, read_encoder(folder))
     writer.sealer.seal([open_features(folder).shards[0]])
     pull = ("cache", "pull", target.url, "--cache", str(tmp_path / "cache"))
@@ -273,8 +273,10 @@ def test_credentials_are_shown_and_kept_nowhere(work: Path, tmp_path: Path) -> N
     shown.append(mmsa(work, "cache", "push", "s3://nowhere/x", code=4).output)
     assert "There is no bucket for s3://nowhere/x" in shown[-1]
     kept = [p.read_bytes() for top in (work, tmp_path) for p in top.rglob("*") if p.is_file()]
-    sizes = Objects(PUSHED).sizes()
-    kept += [c for c in Objects(PUSHED).ranges(list(sizes), [(0, n) for n in sizes.values()]) if c]
+    sizes = ObjectFolder(PUSHED).sizes()
+    kept += [
+        c for c in ObjectFolder(PUSHED).ranges(list(sizes), [(0, n) for n in sizes.values()]) if c
+    ]
     for secret in (SECRET, KEY_ID):
         assert secret not in json.dumps(shown)
         assert not [content for content in kept if secret.encode() in content]

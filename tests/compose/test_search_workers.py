@@ -37,7 +37,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
             asked.append(0)
 
         monkeypatch.setattr(workers, "usable_cores", lambda: cores)
-        monkeypatch.setattr(workers, "shared_gpus", shared_gpus)
+        monkeypatch.setattr(workers, "share_gpus", shared_gpus)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         return asked
 

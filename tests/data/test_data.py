@@ -29,7 +29,7 @@ from mmsa_cache.data.splits import (
     report_split,
 )
 from mmsa_cache.errors import DataError, ModelError, SettingsError
-from mmsa_cache.files.hashing import canonical, digest
+from mmsa_cache.files.hashing import canonical_json, digest
 from tests.support.pictures import jpeg
 from tests.support.reading import read_split
 from tests.support.real_data import REAL, needs_real
@@ -119,9 +119,11 @@ def test_another_decoder_or_order_is_another_attempt_to_decode() -> None:
 def test_equal_values_have_equal_bytes() -> None:
     plain = {"b": 1, "a": [{"d": "é", "c": None}]}
     turned = {"a": [{"c": None, "d": "é"}], "b": 1}
-    assert canonical(plain) == canonical(turned) == b'{"a":[{"c":null,"d":"\\u00e9"}],"b":1}'
-    assert digest(plain) == digest(turned) == hashlib.sha256(canonical(plain)).hexdigest()
-    assert canonical([1, 2]) != canonical([2, 1])
+    assert (
+        canonical_json(plain) == canonical_json(turned) == b'{"a":[{"c":null,"d":"\\u00e9"}],"b":1}'
+    )
+    assert digest(plain) == digest(turned) == hashlib.sha256(canonical_json(plain)).hexdigest()
+    assert canonical_json([1, 2]) != canonical_json([2, 1])
 
 
 def test_folds_keep_groups_together_and_cover_everything() -> None:

@@ -34,13 +34,13 @@ class Opened:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.names: list[str] = []
-        read_plain = files.read_plain
+        read_plain = files.read_regular
 
         def counted(path: Path, limit: int) -> bytes:
             self.names.append(path.name)
             return read_plain(path, limit)
 
-        patch.setattr(files, "read_plain", counted)
+        patch.setattr(files, "read_regular", counted)
 
     def taken(self) -> list[str]:
         names, self.names = sorted(self.names), []

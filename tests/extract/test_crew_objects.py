@@ -14,7 +14,7 @@ from extract.crew.protocol import PieceReply
 from extract.crew.simulated import Clock, Fleet, SimulatedCrew, made_up
 from extract.crew.watching import Tally
 from extract.plan import FeatureJob
-from mmsa_cache.files.objects import Objects
+from mmsa_cache.files.objects import ObjectFolder
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.keys import KEY_BYTES
@@ -43,7 +43,7 @@ class Mortal(SimulatedCrew):
         """Nothing is entered: the driver is gone."""
 
 
-def extract(target: Objects, seed: int, answers: int = -1) -> Tally:
+def extract(target: ObjectFolder, seed: int, answers: int = -1) -> Tally:
     """One driver that knows nothing of others."""
     writer, clock = ObjectWriter(target, ENCODER), Clock()
     fleet = Fleet(workers=6, worker_dies=80.0, slow_workers=0.2, load=1, restart=5, rows_a_second=5)
@@ -54,7 +54,7 @@ def extract(target: Objects, seed: int, answers: int = -1) -> Tally:
     return tally
 
 
-def check(target: Objects, folder: Path) -> Index:
+def check(target: ObjectFolder, folder: Path) -> Index:
     """Every row is in a shard that the index names, as it was made."""
     folder.mkdir()
     objects, table = target.below(ENCODER.subfolder), KeyTable(KEY_BYTES)
@@ -72,7 +72,7 @@ def check(target: Objects, folder: Path) -> Index:
 
 
 def test_drivers_that_die_lose_no_shard(tmp_path: Path) -> None:
-    target = Objects(f"memory://{uuid4().hex}")
+    target = ObjectFolder(f"memory://{uuid4().hex}")
     sealed: set[str] = set()
     for number in itertools.count():
         try:
@@ -90,7 +90,7 @@ def test_drivers_that_die_lose_no_shard(tmp_path: Path) -> None:
 
 
 def test_two_drivers_at_once_end_with_every_row(tmp_path: Path) -> None:
-    target = Objects(f"memory://{uuid4().hex}")
+    target = ObjectFolder(f"memory://{uuid4().hex}")
     threads = [threading.Thread(target=extract, args=(target, seed)) for seed in (1, 2)]
     for thread in threads:
         thread.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmsa_cache.native import cores
-from mmsa_cache.native.cores import CoreShare, share_of_cores, usable_cores
+from mmsa_cache.native.cores import CoreShare, core_share, usable_cores
 
 V2 = "30 23 0:26 {root} {point} rw,nosuid shared:4 - cgroup2 cgroup rw,nsdelegate\n"
 V1 = "32 31 0:29 {root} {point} rw,relatime - cgroup cgroup rw,cpu,cpuacct\n"
@@ -91,9 +91,9 @@ def test_a_system_without_groups_and_affinity(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert usable_cores() == 6
-    assert share_of_cores(1, 4) == CoreShare(2, frozenset())
-    assert share_of_cores(2, 4) == CoreShare(1, frozenset())
-    share_of_cores(0, 1).pin()
+    assert core_share(1, 4) == CoreShare(2, frozenset())
+    assert core_share(2, 4) == CoreShare(1, frozenset())
+    core_share(0, 1).pin()
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cores() == 1
 
@@ -105,7 +105,7 @@ def test_what_python_is_told_counts(system: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5, 16, 40])
 def test_shares_are_the_whole_and_as_equal_as_can_be(system: Path, of: int) -> None:
-    shares = [share_of_cores(number, of) for number in range(of)]
+    shares = [core_share(number, of) for number in range(of)]
     assert frozenset().union(*(share.cpus for share in shares)) == frozenset(range(16))
     assert sum(len(share.cpus) for share in shares) == max(16, of)
     assert {share.count for share in shares} <= {max(1, 16 // of), -(-16 // of)}
@@ -115,7 +115,7 @@ def test_shares_are_the_whole_and_as_equal_as_can_be(system: Path, of: int) -> N
 
 def test_a_quota_limits_threads_and_not_processors(system: Path) -> None:
     limit(mounted(system, "0::/\n", V2), cpu_max="600000 100000")
-    shares = [share_of_cores(number, 4) for number in range(4)]
+    shares = [core_share(number, 4) for number in range(4)]
     assert [share.count for share in shares] == [2, 2, 1, 1]
     assert [len(share.cpus) for share in shares] == [4] * 4
 
@@ -127,14 +127,14 @@ def test_processors_of_a_core_and_cores_of_a_socket_stay_together(system: Path) 
         folder.mkdir(parents=True)
         (folder / "physical_package_id").write_text(f"{cpu % 2}\n")
         (folder / "core_id").write_text(f"{cpu % 8 // 2}\n")
-    assert share_of_cores(0, 2).cpus == {0, 2, 4, 6, 8, 10, 12, 14}
-    assert share_of_cores(1, 8).cpus == {2, 10}
+    assert core_share(0, 2).cpus == {0, 2, 4, 6, 8, 10, 12, 14}
+    assert core_share(1, 8).cpus == {2, 10}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_a_worker_stays_on_its_share() -> None:
     whole = os.sched_getaffinity(0)
-    share = share_of_cores(0, len(whole))
+    share = core_share(0, len(whole))
     try:
         share.pin()
         assert os.sched_getaffinity(0) == share.cpus

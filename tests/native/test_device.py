@@ -15,5 +15,5 @@ def test_memory_of_a_gpu_is_given_back_where_little_is_free(
     calls: list[str] = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda of: (free, 80))
     monkeypatch.setattr(device, "free_memory", lambda of: calls.append(str(of)))
-    device.spare(torch.device("cuda", 0))
+    device.release_spare_memory(torch.device("cuda", 0))
     assert calls == (["cuda:0"] if given_back else [])

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 _COMMON = """
 import resource, threading
 import numpy as np
-from mmsa_cache.native.memory import reused, share_heap
+from mmsa_cache.native.memory import reuse_blocks, use_one_heap
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -45,7 +45,7 @@ start = faults()
 batches(10)
 print(faults() - start)
 before = resident()
-with reused():
+with reuse_blocks():
     batches(1)
     start = faults()
     batches(10)
@@ -67,7 +67,7 @@ def test_threads_share_the_heap(share: bool) -> None:
     inside, count = measured(
         f"""
 if {share}:
-    share_heap()
+    use_one_heap()
 kept = []
 thread = threading.Thread(target=lambda: kept.extend(bytes(64 << 10) for _ in range(1000)))
 thread.start()

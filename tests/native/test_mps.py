@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache.native.mps import _CONTEXT, PIPES, PROGRAM, shared_gpus
+from mmsa_cache.native.mps import _CONTEXT, PIPES, PROGRAM, share_gpus
 
 FAKE = """#!/bin/sh
 # Runs in the background as long as its pipe is there; tells what it was asked.
@@ -67,7 +67,7 @@ def test_a_service_is_started_for_the_block_alone(
     log: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     monkeypatch.setenv("CODE", code)  # of the program where there is no service
-    with shared_gpus(CONTEXT) as variables:
+    with share_gpus(CONTEXT) as variables:
         assert variables is not None
         place = Path(variables[PIPES])
         assert place.stat().st_mode & 0o777 == 0o700
@@ -78,7 +78,7 @@ def test_a_service_is_started_for_the_block_alone(
 
 
 def test_an_error_within_the_block_ends_the_service(log: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), shared_gpus(CONTEXT):
+    with pytest.raises(KeyboardInterrupt), share_gpus(CONTEXT):
         raise KeyboardInterrupt
     assert log.read_text().split() == ["start", "quit"]
 
@@ -87,7 +87,7 @@ def test_the_service_numbers_the_gpus_that_are_visible_anew(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    with shared_gpus(CONTEXT) as variables:
+    with share_gpus(CONTEXT) as variables:
         assert variables is not None
         assert variables["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert log.read_text().split() == ["start", "2,5", "quit"]
@@ -95,14 +95,14 @@ def test_the_service_numbers_the_gpus_that_are_visible_anew(
 
 @pytest.mark.parametrize("probe", ["raise SystemExit(1)", "pass", _CONTEXT])
 def test_no_context_or_one_beside_the_service_is_no_sharing(log: Path, probe: str) -> None:
-    with shared_gpus(probe) as variables:
+    with share_gpus(probe) as variables:
         assert variables is None
     assert log.read_text().split() == ["start", "quit"]
 
 
 def test_a_service_that_does_not_start(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAILS", "1")
-    with shared_gpus(CONTEXT) as variables:
+    with share_gpus(CONTEXT) as variables:
         assert variables is None
 
 
@@ -110,29 +110,29 @@ def test_a_service_that_runs_is_used(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "control").touch()
-    with shared_gpus(CONTEXT) as variables:
+    with share_gpus(CONTEXT) as variables:
         assert variables == {}
-    with shared_gpus("raise SystemExit(1)") as variables:
+    with share_gpus("raise SystemExit(1)") as variables:
         assert variables is None, "a service that gives no context"
     (tmp_path / "control").rename(tmp_path / "elsewhere")
     (tmp_path / "pipes").mkdir()
     (tmp_path / "pipes/control").touch()
     monkeypatch.setenv(PIPES, str(tmp_path / "pipes"))
     monkeypatch.setenv("PATH", "")  # as in a container
-    with shared_gpus(CONTEXT) as variables:
+    with share_gpus(CONTEXT) as variables:
         assert variables == {}
     assert log.read_text() == ""
 
 
 def test_no_program_is_no_sharing(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with shared_gpus(CONTEXT) as variables:
+    with share_gpus(CONTEXT) as variables:
         assert variables is None
 
 
 def test_a_killed_process_leaves_no_service(log: Path) -> None:
-    code = "import sys, time; from mmsa_cache.native.mps import shared_gpus\n"
-    code += "with shared_gpus(sys.argv[1]): print(flush=True); time.sleep(60)"
+    code = "import sys, time; from mmsa_cache.native.mps import share_gpus\n"
+    code += "with share_gpus(sys.argv[1]): print(flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code, CONTEXT], stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process:
@@ -147,7 +147,7 @@ def test_a_killed_process_leaves_no_service(log: Path) -> None:
 def test_a_program_that_does_not_end_is_ended(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HANGS", "1")
     monkeypatch.setattr("mmsa_cache.native.mps._SECONDS_TO_END", 1.0)
-    with shared_gpus(CONTEXT) as variables:
+    with share_gpus(CONTEXT) as variables:
         assert variables
     (said,) = (line for line in log.read_text().splitlines() if line.startswith("hangs"))
     status = Path(f"/proc/{said.split()[1]}/stat")

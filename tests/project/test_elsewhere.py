@@ -13,7 +13,7 @@ import pytest
 
 from mmsa_cache.errors import LinkError
 from mmsa_cache.files import disk, paths, untrusted
-from mmsa_cache.files.disk import DISK, link_new, make_folders, remove_tree, write_atomically
+from mmsa_cache.files.disk import DISK, link_or_copy, make_folders, remove_tree, write_atomically
 from mmsa_cache.native import memory
 from mmsa_cache.native.memory import peak_bytes
 from mmsa_cache.version import __version__
@@ -75,7 +75,7 @@ def test_files_of_folders_that_cannot_be_opened(tmp_path: Path) -> None:
     make_folders(tmp_path / "a/b")
     write_atomically(tmp_path / "a/b/c", b"1")
     write_atomically(tmp_path / "a/b/c", b"2")
-    link_new(tmp_path / "a/b/c", tmp_path / "d")
+    link_or_copy(tmp_path / "a/b/c", tmp_path / "d")
     assert (tmp_path / "d").read_bytes() == b"2"
     DISK.rename(tmp_path / "d", tmp_path / "e")
     remove_tree(tmp_path / "a")
@@ -96,11 +96,11 @@ def test_reads_without_what_posix_has(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "pread"):
         monkeypatch.delattr(os, name)
     monkeypatch.setattr(untrusted, "_OPEN", tmp_path / "no-such-folder")
-    with untrusted.open_plain(path, links=False) as file:
-        assert untrusted.name_of(file, path) == str(path)
+    with untrusted.open_regular(path, links=False) as file:
+        assert untrusted.descriptor_path(file, path) == str(path)
         assert untrusted.read_at(file.fileno(), 3, 4) == b"456"
     with pytest.raises(OSError, match="symbolic links") as refused:
-        untrusted.open_plain(link, links=False)
+        untrusted.open_regular(link, links=False)
     assert refused.value.errno == errno.ELOOP
 
 
@@ -111,7 +111,7 @@ def test_memory_without_proc_and_resource(monkeypatch: pytest.MonkeyPatch) -> No
     import psutil  # noqa: F401  (its part for this system needs resource)
 
     usual = peak_bytes()
-    monkeypatch.setattr(memory, "open_plain", missing)
+    monkeypatch.setattr(memory, "open_regular", missing)
     assert 0.5 * usual < peak_bytes() < 2 * usual
     monkeypatch.setitem(sys.modules, "resource", None)
     assert 0.1 * usual < peak_bytes() < 2 * usual

@@ -23,7 +23,7 @@ from fuse.search.snapshot import snapshot
 from mmsa_cache.errors import LinkError, MmsaError, ModelError
 from mmsa_cache.files import sqlite_file
 from mmsa_cache.files.sqlite_file import check_sqlite
-from mmsa_cache.native.signals import terminated_is_interrupted
+from mmsa_cache.native.signals import sigterm_as_interrupt
 from mmsa_cache.runs.trackers import TRACKERS, Place
 from tests.support.fake_search import ORIGIN
 from tests.support.small_work import call
@@ -281,7 +281,7 @@ def test_reading_has_an_end_and_hears_signals(
         connection.execute(f"insert into t {numbers} select x from n")
         known = frozenset(connection.execute("select type, name, tbl_name, sql from sqlite_master"))
     monkeypatch.setattr(sqlite_file, "_STEPS", 1)
-    with terminated_is_interrupted():
+    with sigterm_as_interrupt():
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(KeyboardInterrupt):
             check_sqlite(long, known, write=False)

@@ -13,8 +13,8 @@ from mmsa_cache.compose.hub import pull
 from mmsa_cache.compose.hub.host import Remote, RemoteFile, local_files
 from mmsa_cache.compose.hub.repository import Repository
 from mmsa_cache.errors import LinkError, SettingsError
-from mmsa_cache.files.locks import locked
-from mmsa_cache.files.results import claim, write_result
+from mmsa_cache.files.locks import hold_lock
+from mmsa_cache.files.results import check_outputs, write_result
 from mmsa_cache.files.sqlite_file import check_sqlite
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
 from mmsa_cache.runs.json_lines import JsonLines, log_run
@@ -31,7 +31,7 @@ def victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def lock() -> None:
-    with locked(Path("runs/.lock")):
+    with hold_lock(Path("runs/.lock")):
         pass
 
 
@@ -80,7 +80,7 @@ def test_a_folder_that_is_gone_on_with_holds_none(victim: Path) -> None:
 
 def test_a_file_that_is_replaced_may_have_one(victim: Path) -> None:
     os.link(victim, "table.csv")
-    claim(Path("table.csv"), force=True)
+    check_outputs(Path("table.csv"), force=True)
     write_result(Path("table.csv"), "new")
     assert victim.read_text() == "precious\n"
 

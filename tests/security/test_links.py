@@ -21,8 +21,8 @@ from mmsa_cache.errors import LinkError, MmsaError, SettingsError
 from mmsa_cache.features.source import _sweep
 from mmsa_cache.files.disk import make_folders, write_atomically
 from mmsa_cache.files.hashing import digest
-from mmsa_cache.files.paths import declared, folder_of
-from mmsa_cache.files.shelf import Shelf
+from mmsa_cache.files.paths import open_parent, resolve_declared
+from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
 from mmsa_cache.runs.folder import write_json
 from mmsa_cache.runs.json_lines import JsonLines, log_run
@@ -79,7 +79,7 @@ def set_aside() -> None:
 
 
 def shelve() -> None:
-    shelf = Shelf(Path("runs/.ablation"))
+    shelf = ResultStore(Path("runs/.ablation"))
     with shelf.exclusive():
         shelf.put(IDENTITY, {"score": 1})
 
@@ -237,7 +237,7 @@ def test_a_run_is_not_removed_or_published_through_links(victim: Path) -> None:
 
 def test_a_step_that_becomes_a_link_meanwhile_leads_nowhere(victim: Path) -> None:
     Path("a/b").mkdir(parents=True)
-    with folder_of(Path("a/b/file")) as (folder, name):
+    with open_parent(Path("a/b/file")) as (folder, name):
         Path("a").rename("old")
         Path("a").symlink_to(victim)
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, dir_fd=folder))
@@ -280,8 +280,8 @@ def test_links_outside_the_working_folder_are_the_users_own(victim: Path, tmp_pa
     assert folder == victim / "cache"
     write(folder)
     assert list_features(victim / "cache")
-    assert declared(tmp_path / "circle") == tmp_path / "circle"
-    assert declared(Path("~nobody-of-this-name/x")) == Path("~nobody-of-this-name/x")
+    assert resolve_declared(tmp_path / "circle") == tmp_path / "circle"
+    assert resolve_declared(Path("~nobody-of-this-name/x")) == Path("~nobody-of-this-name/x")
     inside = load_settings({"cache.dir": "own/cache"}, environ={}).cache.dir
     with pytest.raises(LinkError, match="own is a link"):
         write(inside)

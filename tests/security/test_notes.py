@@ -20,7 +20,7 @@ from mmsa_cache.compose.session.store import Store
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.errors import LinkError, ModelError, SettingsError
-from mmsa_cache.files.shelf import Shelf
+from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines
 from mmsa_cache.runs.trackers import Place
@@ -101,7 +101,7 @@ def test_settings_that_are_not_the_demos_are_left_alone(kind: str) -> None:
 def test_trainings_on_the_shelf_that_do_not_fit_are_run_again(
     tmp_path: Path, predicted: list[int]
 ) -> None:
-    shelf = Shelf(tmp_path / "shelf")
+    shelf = ResultStore(tmp_path / "shelf")
     how = TrainingPlan.of(Protocol(outer="grouped", folds=3, seed=1), LABELS, GROUPS)
 
     def ablation() -> Ablation:

@@ -18,7 +18,7 @@ from mmsa_cache.data.files import read_inside
 from mmsa_cache.data.set_aside import read_set_aside, set_aside_path
 from mmsa_cache.errors import BadFileError, MmsaError, ModelError
 from mmsa_cache.files.hashing import file_sha256
-from mmsa_cache.files.untrusted import open_plain, open_tensors, parse_json, read_plain
+from mmsa_cache.files.untrusted import open_regular, open_tensors, parse_json, read_regular
 from mmsa_cache.json_value import object_at
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
@@ -129,10 +129,10 @@ def test_settings_and_label_files(tmp_path: Path, plant: Callable[[Path], None])
 def test_a_file_that_grows_is_read_up_to_its_limit(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"12345")
-    assert read_plain(path, 5) == b"12345"
+    assert read_regular(path, 5) == b"12345"
     with pytest.raises(ValueError, match="larger than 4 bytes"):
-        read_plain(path, 4)
-    with pytest.raises(IsADirectoryError), open_plain(tmp_path):
+        read_regular(path, 4)
+    with pytest.raises(IsADirectoryError), open_regular(tmp_path):
         pass
 
 

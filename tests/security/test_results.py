@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmsa_cache.errors import LinkError, SettingsError
-from mmsa_cache.files.results import claim, write_result
+from mmsa_cache.files.results import check_outputs, write_result
 from tests.support.data_folders import GOOD, make_data
 from tests.support.made_up_run import write_run
 from tests.support.small_work import mmsa
@@ -72,14 +72,14 @@ def test_results_outside_may_lie_behind_links(
         folder.mkdir()
     monkeypatch.chdir(home)
     (tmp_path / "link").symlink_to(data)
-    claim(tmp_path / "link" / "a.csv", force=False)
+    check_outputs(tmp_path / "link" / "a.csv", force=False)
     write_result(tmp_path / "link" / "a.csv", "a")
     assert (data / "a.csv").read_text() == "a"
     with pytest.raises(SettingsError, match="exists already"):
-        claim(tmp_path / "link" / "a.csv", None, force=False)
+        check_outputs(tmp_path / "link" / "a.csv", None, force=False)
     Path("planted").symlink_to(data)
     with pytest.raises(LinkError, match="planted is a link"):
-        claim(Path("planted/b.csv"), force=True)
+        check_outputs(Path("planted/b.csv"), force=True)
     with pytest.raises(LinkError, match="planted is a link"):
         write_result(Path("planted/b.csv"), "b")
     shutil.rmtree(tmp_path / "home")

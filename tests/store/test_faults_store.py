@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError
+from mmsa_cache.files.abandoned import is_abandoned, is_abandoned_file, process_mark
 from mmsa_cache.files.disk import DISK, Disk, write_atomically
-from mmsa_cache.files.leftover import is_left, is_left_over
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.index import SHARD_FILES, Index
 from mmsa_cache.store.reader import verify_features
@@ -304,10 +304,8 @@ def test_a_replaced_file_is_old_or_new_at_every_step(tmp_path: Path) -> None:
 
 def test_what_another_process_of_the_same_number_left_is_removed(tmp_path: Path) -> None:
     """In a container, every run may have the same process number."""
-    from mmsa_cache.files import disk
-
     folder = write(tmp_path, 1)
-    mine, earlier = (f".tmp-shard.{mark}.0" for mark in (disk.own_mark(), disk.own_mark()[:-1]))
+    mine, earlier = (f".tmp-shard.{mark}.0" for mark in (process_mark(), process_mark()[:-1]))
     for name in (mine, earlier):
         (folder / name).write_bytes(b"half a shard")
     write(tmp_path)
@@ -315,15 +313,13 @@ def test_what_another_process_of_the_same_number_left_is_removed(tmp_path: Path)
 
 
 def test_what_is_left_is_removed_through_the_disk_that_was_given(tmp_path: Path) -> None:
-    from mmsa_cache.files.disk import own_mark
-
     class Stuck(Counting):
         def append(self, path: Path, size: int | None = None) -> int:
             self._step("append")
             raise OSError(errno.EIO, "Input/output error")
 
     folder, disk = write(tmp_path, 1), Stuck()
-    (folder / f".tmp-shard.{own_mark()[:-1]}.0").write_bytes(b"half a shard")
+    (folder / f".tmp-shard.{process_mark()[:-1]}.0").write_bytes(b"half a shard")
     writer = writer_of(tmp_path, disk=disk)
     with writer.claim(lambda: None):
         assert disk.steps == ["remove"]
@@ -338,10 +334,10 @@ def test_what_a_machine_writes_whose_name_begins_the_same_stays(
     """``node`` must not take process 31 of ``node-999999`` for its own process 999999."""
     monkeypatch.setattr(platform, "node", lambda: "node")
     gone = forked(lambda: None) or 999_999
-    assert is_left(f"node-{gone}-0badcafe.0")
+    assert is_abandoned(f"node-{gone}-0badcafe.0")
     for name in ("node-999999-31-0badcafe", "nodes-999999-0badcafe", "node.b-999999-0badcafe"):
-        assert not is_left(f"{name}.0"), name
-        assert not is_left_over(tmp_path / f".tmp-shard.{name}.0"), name
+        assert not is_abandoned(f"{name}.0"), name
+        assert not is_abandoned_file(tmp_path / f".tmp-shard.{name}.0"), name
 
 
 def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fuse.search.locks import FileLocks
 from mmsa_cache.errors import LostLockError
 from mmsa_cache.files import locks
 from mmsa_cache.files.disk import Disk
-from mmsa_cache.files.locks import held_if_free, locked
+from mmsa_cache.files.locks import hold_lock, try_lock
 from mmsa_cache.store.writer import FeatureWriter
 from tests.support.faulty import fork
 from tests.support.shards import ENCODER, SHARDS, rows_in, rows_of, write
@@ -56,10 +56,10 @@ def test_what_a_dead_machine_holds_expires_whatever_its_clock_said(
 ) -> None:
     lease = left_by_another_machine(tmp_path / "lock")
     os.utime(lease, (time.time() - age,) * 2)
-    with held_if_free(tmp_path / "lock") as free:
+    with try_lock(tmp_path / "lock") as free:
         assert not free, "the clocks of two machines were compared"
     started, asked = time.monotonic(), []
-    with locked(tmp_path / "lock", lambda: asked.append(1)) as check:
+    with hold_lock(tmp_path / "lock", lambda: asked.append(1)) as check:
         assert 0.1 < time.monotonic() - started < 20
         check()
     assert asked == [1]
@@ -76,17 +76,17 @@ def test_what_is_no_lease_of_this_version_expires_too(
     lease = left_by_another_machine(path, seconds=60)
     if not content:
         lease.write_bytes(b"")
-    with locked(path, lambda: told.append("waits")):
+    with hold_lock(path, lambda: told.append("waits")):
         assert not held_beside(path)
     assert told == ["waits"]
     left_by_another_machine(path, token="again", seconds=60)
     monkeypatch.setattr(locks, "_LONGEST", 0.3)
-    with pytest.raises(OSError, match="holds a lease of"), locked(path):
+    with pytest.raises(OSError, match="holds a lease of"), hold_lock(path):
         pass
 
 
 def held_beside(path: Path) -> bool:
-    with held_if_free(path) as held:
+    with try_lock(path) as held:
         return held
 
 
@@ -95,11 +95,11 @@ def test_who_only_looks_now_and_then_sees_it_expire(tmp_path: Path) -> None:
     left_by_another_machine(tmp_path / "lock")
     seen = []
     for _ in range(2):
-        with held_if_free(tmp_path / "lock") as free:
+        with try_lock(tmp_path / "lock") as free:
             seen.append(free)
         time.sleep(0.9)
     left_by_another_machine(tmp_path / "lock", "def")  # somebody took it meanwhile
-    with held_if_free(tmp_path / "lock") as free:
+    with try_lock(tmp_path / "lock") as free:
         seen.append(free)
     assert seen == [False, True, False]
 
@@ -118,11 +118,11 @@ def test_a_living_holder_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     held = []
 
     def second() -> None:
-        with locked(tmp_path / "lock", lambda: None):
+        with hold_lock(tmp_path / "lock", lambda: None):
             held.append("second")
 
     thread = threading.Thread(target=second)
-    with locked(tmp_path / "lock") as check:
+    with hold_lock(tmp_path / "lock") as check:
         thread.start()
         time.sleep(2.2)
         check()
@@ -179,7 +179,7 @@ def test_of_many_that_wait_for_a_dead_machine_one_at_a_time_goes_on(
     monkeypatch.setattr(locks, "_LEASE", 1.0)  # a busy machine may halt one of them for long
 
     def alone() -> None:
-        with locked(tmp_path / "lock", lambda: None) as check:
+        with hold_lock(tmp_path / "lock", lambda: None) as check:
             (tmp_path / "inside").touch(exist_ok=False)
             time.sleep(0.02)
             check()

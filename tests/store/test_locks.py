@@ -14,7 +14,7 @@ import pytest
 
 from mmsa_cache.errors import DiskError
 from mmsa_cache.files import locks
-from mmsa_cache.files.locks import held_if_free, locked
+from mmsa_cache.files.locks import hold_lock, try_lock
 from mmsa_cache.store.listing import list_features, remove_features
 from tests.support.faulty import fork, forked
 from tests.support.shards import ENCODER, SHARDS, contents, rows_in, rows_of, write, writer_of
@@ -46,31 +46,31 @@ def test_one_waits_for_another_and_says_so(tmp_path: Path) -> None:
     asked, held = threading.Event(), []
 
     def second() -> None:
-        with locked(tmp_path / "lock", asked.set):
+        with hold_lock(tmp_path / "lock", asked.set):
             held.append("second")
 
     thread = threading.Thread(target=second)
-    with locked(tmp_path / "lock"):
+    with hold_lock(tmp_path / "lock"):
         thread.start()
         assert asked.wait(20)
-        with held_if_free(tmp_path / "lock") as free:
+        with try_lock(tmp_path / "lock") as free:
             assert not free
         held.append("first")
     thread.join(20)
     assert held == ["first", "second"]
-    with held_if_free(tmp_path / "lock") as free:
+    with try_lock(tmp_path / "lock") as free:
         assert free
 
 
 @pytest.mark.usefixtures("flock")
 def test_a_killed_holder_keeps_nobody_out(tmp_path: Path) -> None:
     def holding() -> None:
-        with locked(tmp_path / "lock"):
+        with hold_lock(tmp_path / "lock"):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def waiting() -> None:
         signal.alarm(60)
-        with locked(tmp_path / "lock", lambda: None):
+        with hold_lock(tmp_path / "lock", lambda: None):
             pass
 
     assert forked(holding) == -signal.SIGKILL
@@ -170,7 +170,7 @@ def test_what_is_being_written_is_not_removed(tmp_path: Path) -> None:
 
 def test_a_lock_is_let_go_when_something_is_wrong(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    with pytest.raises(KeyError), locked(lock):
+    with pytest.raises(KeyError), hold_lock(lock):
         raise KeyError
-    with held_if_free(lock) as free:
+    with try_lock(lock) as free:
         assert free

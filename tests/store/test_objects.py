@@ -19,7 +19,7 @@ from mmsa_cache.errors import (
     SettingsError,
     StaleCacheError,
 )
-from mmsa_cache.files.objects import Objects
+from mmsa_cache.files.objects import ObjectFolder
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.index import Index
@@ -35,19 +35,21 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def target(server: str) -> Objects:
+def target(server: str) -> ObjectFolder:
     """An address at which there is nothing."""
-    return Objects(f"{server}/{uuid4().hex}")
+    return ObjectFolder(f"{server}/{uuid4().hex}")
 
 
-def index_of(target: Objects, folder: Path) -> Index:
+def index_of(target: ObjectFolder, folder: Path) -> Index:
     """The index of the features of `ENCODER`."""
     objects = target.below(ENCODER.subfolder)
     objects.fetch({"index.jsonl": folder / "index.jsonl"}, objects.sizes())
     return Index.read(folder)
 
 
-def test_shards_are_whole_objects_and_the_index_comes_last(target: Objects, tmp_path: Path) -> None:
+def test_shards_are_whole_objects_and_the_index_comes_last(
+    target: ObjectFolder, tmp_path: Path
+) -> None:
     writer = ObjectWriter(target, ENCODER)
     entries = [writer.sealer.seal([shard]) for shard in SHARDS]
     assert writer.adopt(entries) == writer.rows == 10
@@ -67,27 +69,27 @@ def test_shards_are_whole_objects_and_the_index_comes_last(target: Objects, tmp_
 
 
 def test_a_driver_goes_on_from_the_listing_by_ranges(
-    target: Objects, monkeypatch: pytest.MonkeyPatch
+    target: ObjectFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = make_shard(0, 300, 1, 700)  # its directory lies beyond the head
     sealer = ObjectWriter(target, ENCODER).sealer
     sealer.seal([large])
     sealer.seal([make_shard(300, 3, 2, 700)])
     read = []
-    real = Objects.ranges
+    real = ObjectFolder.ranges
 
-    def ranges(self: Objects, names: list[str], wanted: list[tuple[int, int]]) -> object:
+    def ranges(self: ObjectFolder, names: list[str], wanted: list[tuple[int, int]]) -> object:
         read.extend(end - first for first, end in wanted)
         return real(self, names, wanted)
 
-    monkeypatch.setattr(Objects, "ranges", ranges)
+    monkeypatch.setattr(ObjectFolder, "ranges", ranges)
     again = ObjectWriter(target, ENCODER)
     assert again.has(make_keys(0, 310)).sum() == again.rows == 303
     assert sum(read) < again.bytes / 8
 
 
 def test_rows_count_as_new_when_they_are_said_to_be_sealed(
-    target: Objects, monkeypatch: pytest.MonkeyPatch
+    target: ObjectFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmsa_cache.store.objects._PAUSE", 0.0)
     monkeypatch.setattr("mmsa_cache.store.objects._SHARE", 0.0)
@@ -101,24 +103,24 @@ def test_rows_count_as_new_when_they_are_said_to_be_sealed(
 
 
 def test_two_drivers_lose_nothing_of_each_other(
-    target: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: ObjectFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = ObjectWriter(target, ENCODER), ObjectWriter(target, ENCODER)
     one.adopt([one.sealer.seal([SHARDS[0]])])
-    real, late = Objects.put, [SHARDS[1], SHARDS[2]]
+    real, late = ObjectFolder.put, [SHARDS[1], SHARDS[2]]
 
-    def put(self: Objects, name: str, content: bytes) -> None:
+    def put(self: ObjectFolder, name: str, content: bytes) -> None:
         if name == "index.jsonl" and late:  # the other one ends between a listing and its index
             other.adopt([other.sealer.seal([late.pop()])])
             other.finish()
         real(self, name, content)
 
-    monkeypatch.setattr(Objects, "put", put)
+    monkeypatch.setattr(ObjectFolder, "put", put)
     one.finish()
     assert index_of(target, tmp_path).rows == one.rows == 10
 
 
-def test_shards_whose_rows_others_have_are_not_named(target: Objects, tmp_path: Path) -> None:
+def test_shards_whose_rows_others_have_are_not_named(target: ObjectFolder, tmp_path: Path) -> None:
     writer = ObjectWriter(target, ENCODER)
     for shard in (SHARDS[0], SHARDS[1], make_shard(6, 4, 5)):
         writer.sealer.seal([shard])
@@ -129,7 +131,7 @@ def test_shards_whose_rows_others_have_are_not_named(target: Objects, tmp_path: 
 
 
 def test_what_is_no_shard_is_left_out_by_name(
-    target: Objects, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    target: ObjectFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     writer = ObjectWriter(target, ENCODER)
     kept = writer.sealer.seal([SHARDS[0]])
@@ -155,7 +157,7 @@ def test_what_is_no_shard_is_left_out_by_name(
 
 
 def test_a_shard_that_claims_many_keys_is_not_read(
-    target: Objects, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    target: ObjectFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mmsa_cache.store.shard_file._MAX_KEYS_BYTES", 16 * 4)
     writer = ObjectWriter(target, ENCODER)
@@ -165,7 +167,7 @@ def test_a_shard_that_claims_many_keys_is_not_read(
     assert "keys are (5, 16) uint8" in capsys.readouterr().err
 
 
-def test_a_torn_shard_is_sealed_again(target: Objects) -> None:
+def test_a_torn_shard_is_sealed_again(target: ObjectFolder) -> None:
     writer = ObjectWriter(target, ENCODER)
     entry = writer.sealer.seal([SHARDS[0]])
     folder = target.below(ENCODER.subfolder)
@@ -177,7 +179,7 @@ def test_a_torn_shard_is_sealed_again(target: Objects) -> None:
     assert again.adopt([again.sealer.seal([SHARDS[0]])]) == 4
 
 
-def test_features_of_another_encoder_are_refused(target: Objects, tmp_path: Path) -> None:
+def test_features_of_another_encoder_are_refused(target: ObjectFolder, tmp_path: Path) -> None:
     ObjectWriter(target, ENCODER).sealer.seal([SHARDS[0]])
     stranger = StoredEncoder.of(EncoderIdentity.of_fields({**FIELDS, "size": 9}))
     stranger.write(tmp_path)
@@ -186,7 +188,7 @@ def test_features_of_another_encoder_are_refused(target: Objects, tmp_path: Path
         ObjectWriter(target, ENCODER).finish()
 
 
-def test_a_sealer_that_is_sent_has_no_credentials(target: Objects) -> None:
+def test_a_sealer_that_is_sent_has_no_credentials(target: ObjectFolder) -> None:
     sealer = ObjectWriter(target, ENCODER).sealer
     sealer.seal([SHARDS[0]])  # its client is open
     sent = pickle.dumps(sealer)
@@ -210,7 +212,7 @@ def test_a_sealer_that_is_sent_has_no_credentials(target: Objects) -> None:
 )
 def test_addresses(url: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
-        Objects(url).sizes()
+        ObjectFolder(url).sizes()
     assert SECRET not in str(caught.value)
 
 
@@ -219,10 +221,10 @@ def test_errors_have_names(server: str, monkeypatch: pytest.MonkeyPatch) -> None
     from s3fs import S3FileSystem
 
     with pytest.raises(CacheNotFoundError, match=r"no bucket for s3://nowhere/x"):
-        Objects("s3://nowhere/x").sizes()
+        ObjectFolder("s3://nowhere/x").sizes()
     with pytest.raises(CacheNotFoundError, match=r"no bucket for s3://nowhere/x"):
-        Objects("s3://nowhere/x").put("a", b"x")
-    place = Objects(f"{BUCKET}/x")
+        ObjectFolder("s3://nowhere/x").put("a", b"x")
+    place = ObjectFolder(f"{BUCKET}/x")
     with monkeypatch.context() as patch:  # the server looks at keys now, and knows none
         patch.setattr(responses.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
         for ask in (place.sizes, lambda: place.put("a", b"x")):
@@ -234,18 +236,18 @@ def test_errors_have_names(server: str, monkeypatch: pytest.MonkeyPatch) -> None
         patch.delenv("AWS_ACCESS_KEY_ID")
         patch.delenv("AWS_SECRET_ACCESS_KEY")
         with pytest.raises(CacheError, match="has no credentials for s3://bucket/y"):
-            Objects(f"{BUCKET}/y").sizes()
+            ObjectFolder(f"{BUCKET}/y").sizes()
     S3FileSystem.clear_instance_cache()
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         patch.setenv("AWS_MAX_ATTEMPTS", "1")
         with pytest.raises(CacheError, match="does not answer"):
-            Objects(f"{BUCKET}/z").sizes()
+            ObjectFolder(f"{BUCKET}/z").sizes()
     S3FileSystem.clear_instance_cache()
 
 
 def test_a_store_that_goes_away_is_waited_for(
-    target: Objects, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    target: ObjectFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target.put("a", b"1")
     client, failures = target._client[0], [ConnectionError("reset"), TimeoutError()]
@@ -263,7 +265,7 @@ def test_a_store_that_goes_away_is_waited_for(
     assert capsys.readouterr().err.count("does not answer. It is asked again") == 2
     failures += [ConnectionError("reset")] * 2
     with pytest.raises(CacheError, match="does not answer"):
-        Objects(target.url).put("c", b"3")  # never answered: not waited for
+        ObjectFolder(target.url).put("c", b"3")  # never answered: not waited for
     monkeypatch.setattr("mmsa_cache.files.objects.PATIENCE", -1.0)
     with pytest.raises(CacheError, match="does not answer"):
         target.put("c", b"3")
@@ -271,7 +273,7 @@ def test_a_store_that_goes_away_is_waited_for(
 
 @pytest.mark.parametrize("kind", ["s3", "chunked"])
 def test_no_more_comes_than_an_object_had(
-    target: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    target: ObjectFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     target.put("a", b"1" * 1000)
     target.put("b", b"1" * 3000)
@@ -295,7 +297,7 @@ def test_no_more_comes_than_an_object_had(
 
 
 def test_a_listing_without_end_is_given_up(
-    target: Objects, monkeypatch: pytest.MonkeyPatch
+    target: ObjectFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def pages(*_: object, **__: object) -> list[object]:
         for _ in range(500):
@@ -311,7 +313,7 @@ def test_a_listing_without_end_is_given_up(
 def test_what_a_client_says_is_told_without_secrets(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Objects(f"{BUCKET}/x")
+    place = ObjectFolder(f"{BUCKET}/x")
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"signed with {os.environ['AWS_SECRET_ACCESS_KEY']}")
@@ -324,11 +326,11 @@ def test_what_a_client_says_is_told_without_secrets(
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_other_stores_that_fsspec_knows(kind: str, tmp_path: Path) -> None:
     url = f"file://{tmp_path}/store" if kind == "file" else f"memory://{uuid4().hex}"
-    writer = ObjectWriter(Objects(url), ENCODER)
+    writer = ObjectWriter(ObjectFolder(url), ENCODER)
     assert not writer.has(make_keys(0, 1)).any()
     writer.adopt([writer.sealer.seal([shard]) for shard in SHARDS])
     writer.finish()
     folder = tmp_path / "copy"
     folder.mkdir()
-    assert index_of(Objects(url), folder).rows == 10
-    assert ObjectWriter(Objects(url), ENCODER).has(make_keys(0, 10)).all()
+    assert index_of(ObjectFolder(url), folder).rows == 10
+    assert ObjectWriter(ObjectFolder(url), ENCODER).has(make_keys(0, 10)).all()

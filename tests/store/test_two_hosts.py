@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mmsa_cache.files import locks
-from mmsa_cache.files.locks import held_if_free, locked
+from mmsa_cache.files.locks import hold_lock, try_lock
 from mmsa_cache.store.reader import verify_features
 from tests.support.faulty import fork
 from tests.support.shards import ENCODER, rows_of
@@ -60,10 +60,10 @@ def test_a_process_of_another_machine_is_neither_dead_nor_alive_by_its_number(
         (tmp_path / "lock.soft").write_text(
             f"filelock/2\npid={number}\nhost=another\nmode=lease\ntoken=t{number}\nduration=1.5\n"
         )
-        with held_if_free(lock) as free:
+        with try_lock(lock) as free:
             assert not free, "it was taken for dead at once"
         started = time.monotonic()
-        with locked(lock, lambda: None) as check:
+        with hold_lock(lock, lambda: None) as check:
             check()
         assert time.monotonic() - started < 20, "it was taken for alive"
 

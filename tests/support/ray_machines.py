@@ -120,12 +120,12 @@ def main() -> None:
     from extract.crew.driver import drive
     from extract.crew.ray_crew import RayCrew
     from extract.plan import FeatureJob
-    from mmsa_cache.native.signals import terminated_is_interrupted
+    from mmsa_cache.native.signals import sigterm_as_interrupt
     from tests.support.crew import CompanySource, plan_of
     from tests.support.rows import claimed
 
     root, address, workers, rows, number = sys.argv[1:]
-    with terminated_is_interrupted(), claimed(Path(root), (int(number), 9)) as writer:
+    with sigterm_as_interrupt(), claimed(Path(root), (int(number), 9)) as writer:
         crew = RayCrew(
             CompanySource(SECONDS),
             [writer.sealer],

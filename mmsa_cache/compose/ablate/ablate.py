@@ -22,8 +22,8 @@ from fuse.search.study_file import find_study, read_study
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.files.results import write_result
-from mmsa_cache.files.shelf import Shelf
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import command_line
 from mmsa_cache.validation import validate
@@ -160,7 +160,7 @@ def train_cells(
     settings = list(dict.fromkeys(cell.setting for cell in table))
     pairs = list(dict.fromkeys(setting.encoders for setting in settings))
     grids = {setting.grid for setting in settings}
-    shelf = Shelf(SHELF)
+    shelf = ResultStore(SHELF)
     started = time.monotonic()
     with (
         search_workers(session, engine) as workers,

@@ -23,7 +23,7 @@ from extract.crew.watching import Tally
 from extract.plan import FeatureJob, plan_rows
 from mmsa_cache.data.table import COLUMNS as TABLE
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.index import INDEX, SHARD_FILES
 from mmsa_cache.store.reader import open_features
@@ -122,7 +122,7 @@ def bench_engine(
         fleet = replace(FAULTY, workers=workers)
     runs = []
     for rows in sizes:
-        with scratch() as folder:
+        with temporary_folder() as folder:
             runs.append(alone(simulated, folder, rows, fleet, seed))
     return EngineGrowth(fleet=asdict(fleet), runs=runs)
 

@@ -13,7 +13,7 @@ import psutil
 from pydantic import BaseModel
 
 from mmsa_cache.native.memory import peak_bytes
-from mmsa_cache.native.processes import without_main
+from mmsa_cache.native.processes import hide_main
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Read(Took):
 def alone(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
     """Runs a module's function in a fresh process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        with without_main():
+        with hide_main():
             done = process.submit(work, *args, **named)
         return done.result()
 

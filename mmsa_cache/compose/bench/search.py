@@ -19,7 +19,7 @@ from fuse.search.pool import TrainingData, WorkerOptions
 from fuse.search.search import SearchResult
 from fuse.search.study import StudyConfig
 from fuse.search.trial_record import Trial
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.native.cores import usable_cores
 
 from ..search.search import STUDIES
@@ -117,7 +117,7 @@ def _timed(
 ) -> _Timed:
     started, used_before = time.monotonic(), _cpu_seconds()
     with (
-        scratch() as folder,
+        temporary_folder() as folder,
         _peak_memory() as memory,
         watch(f"{study.name}, {len(workers.devices)} worker(s)") as show,
     ):

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from fuse.figures.records import EpochRecord
 from mmsa_cache.data.layouts.listing import LABELS
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
@@ -80,7 +80,7 @@ def bench_store(sizes: Sequence[int]) -> StoreGrowth:
     """
     found = []
     for rows in sizes:
-        with scratch() as folder:
+        with temporary_folder() as folder:
             found.append(_measured(folder, rows))
     growth = [
         _multiples(now.model_dump(), last.model_dump()) for last, now in itertools.pairwise(found)

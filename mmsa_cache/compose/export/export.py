@@ -16,7 +16,7 @@ from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.files.disk import copy_new, write_new
 from mmsa_cache.files.paths import check_target
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.json_value import JsonObject
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, split_terms, unknown_name
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder, write_json
@@ -111,7 +111,7 @@ def export(request: ExportRequest) -> Export:
     run = RunFolder.find(request.run)
     model = load_model(run.path, **asdict(replace(request.overrides, device="cpu")))
     with ExitStack() as stack:
-        to = request.to or stack.enter_context(scratch()) / run.name
+        to = request.to or stack.enter_context(temporary_folder()) / run.name
         with whole_folder(to, request.force) as folder:
             difference = _write(request, hub, run, model, folder)
             sizes = {

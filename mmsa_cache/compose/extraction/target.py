@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsa_cache.data.stored import split_path, write_split
-from mmsa_cache.files.objects import Objects
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.objects import ObjectFolder
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.objects import ObjectWriter
 from mmsa_cache.store.writer import FeatureWriter
@@ -42,7 +42,7 @@ class Target:
             self._writers[encoder.fingerprint] = (
                 FeatureWriter(self._root, encoder)
                 if self._url is None
-                else ObjectWriter(Objects(self._url), shared_encoder(encoder))
+                else ObjectWriter(ObjectFolder(self._url), shared_encoder(encoder))
             )
         found = self._writers[encoder.fingerprint]
         if isinstance(found, FeatureWriter):
@@ -60,10 +60,10 @@ class Target:
             for split in splits:
                 split.write(self._root)
             return
-        with scratch() as place:
+        with temporary_folder() as place:
             files = {}
             for split in splits:
                 path = split_path(place, split.about.split)
                 write_split(path, shared_split(split.about), split.samples)
                 files[path.relative_to(place).as_posix()] = path
-            Objects(self._url).put_files(files)
+            ObjectFolder(self._url).put_files(files)

@@ -17,7 +17,7 @@ from mmsa_cache.errors import (
     MmsaError,
     SettingsError,
 )
-from mmsa_cache.files.objects import causes_of
+from mmsa_cache.files.objects import error_chain
 
 from .host import MAX_FILES, RemoteFile
 
@@ -173,7 +173,7 @@ def asking(name: str, kind: Kind = "dataset") -> Iterator[None]:
     except Exception as error:  # the client raises many kinds: network, name, access
         if isinstance(error, OSError) and error.errno is not None:  # a disk
             raise
-        raise _told(f"{_WORDS[kind]} {name}", list(causes_of(error))) from error
+        raise _told(f"{_WORDS[kind]} {name}", list(error_chain(error))) from error
 
 
 def _told(named: str, causes: list[BaseException]) -> CacheError:

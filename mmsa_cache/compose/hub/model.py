@@ -10,8 +10,8 @@ from rich.filesize import decimal
 
 from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.files.disk import link_new, make_folders
-from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.disk import link_or_copy, make_folders
+from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.runs.folder import MODEL_FILE
 
 from ..export_folder import (
@@ -73,7 +73,7 @@ def _check_replaced(hub: AtHub, before: Commit) -> None:
     if not sizes:
         return
     if sizes.get(CONFIG, MOST_TEXT + 1) <= MOST_TEXT:
-        with scratch() as place:
+        with temporary_folder() as place:
             hub.fetch(before.revision, [CONFIG], place)
             if is_export(place):
                 return
@@ -131,7 +131,7 @@ def _fetch(hub: AtHub, folder: Path) -> None:
     with whole_folder(folder, force=True) as place:
         for path in files:
             make_folders((place / path).parent)
-            link_new((snapshot / path).resolve(), place / path)  # the client has links there
+            link_or_copy((snapshot / path).resolve(), place / path)  # the client has links there
         problems = _differences(place, files)
         if problems or not is_export(place):
             raise _no_export(hub, problems)

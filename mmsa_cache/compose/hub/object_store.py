@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
 from mmsa_cache.files.disk import make_folders, write_atomically
-from mmsa_cache.files.objects import Objects
-from mmsa_cache.files.scratch import scratch
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.objects import ObjectFolder
+from mmsa_cache.files.temporary import temporary_folder
+from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
 from mmsa_cache.store.objects import ObjectWriter, parse_object_name
@@ -28,7 +28,7 @@ class ObjectStore:
     teller = "the object store"
 
     def __init__(self, url: str) -> None:
-        self._objects = Objects(url)
+        self._objects = ObjectFolder(url)
         self.name = self.title = self._objects.url
         self._small: dict[str, bytes] = {}
         """Contents of indexes and of encoders' records, as they were looked at."""
@@ -75,13 +75,13 @@ class ObjectStore:
     def _read_small(self, folders: Sequence[str]) -> set[str]:
         """Reads indexes and records; the shards that they name."""
         named = set()
-        with scratch() as place:
+        with temporary_folder() as place:
             small = [f"{folder}/{file}" for folder in folders for file in (ENCODER, INDEX)]
             for folder in folders:
                 make_folders(place / folder)
             limits = dict.fromkeys(small, MAX_INDEX_BYTES)  # another driver may write them now
             self._objects.fetch({name: place / name for name in small}, limits)
-            self._small = {name: read_plain(place / name, MAX_INDEX_BYTES) for name in small}
+            self._small = {name: read_regular(place / name, MAX_INDEX_BYTES) for name in small}
             for folder in folders:
                 try:
                     entries = Index.read(place / folder).entries.values()

@@ -19,17 +19,17 @@ from mmsa_cache.files.disk import (
     DISK,
     copy_new,
     discard,
-    link_new,
+    explain_write_errors,
+    link_or_copy,
     make_folders,
     remove_tree,
     sync,
     write_atomically,
-    writing,
 )
 from mmsa_cache.files.hashing import file_sha256
-from mmsa_cache.files.locks import locked
+from mmsa_cache.files.locks import hold_lock
 from mmsa_cache.files.paths import check_target, check_tree
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.store.encoder import ENCODER, FEATURES
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES
 from mmsa_cache.store.sealed_rows import lock_path
@@ -90,9 +90,9 @@ def pull(settings: Settings, url: str) -> Pulled:
     host, root = host_of(url), settings.cache.dir
     remote = host.look()
     is_new, staging = not root.exists(), root / _STAGING
-    with writing(root):
+    with explain_write_errors(root):
         make_folders(root)
-        with locked(root / _LOCK, lambda: say("Another process is pulling; waiting.")):
+        with hold_lock(root / _LOCK, lambda: say("Another process is pulling; waiting.")):
             there = local_files(root)
             before = _state(root)
             known = _known(root, host.name)
@@ -136,7 +136,7 @@ def _unchanged(root: Path, names: Iterable[str], before: State) -> Iterator[None
     with contextlib.ExitStack() as stack:
         for folder in sorted(folders):
             make_folders(folder.parent)
-            stack.enter_context(locked(lock_path(folder)))()
+            stack.enter_context(hold_lock(lock_path(folder)))()
         if _state(root) != before:
             raise CacheError(
                 f"{root} was changed while files were pulled; nothing of them was put in place.",
@@ -175,7 +175,7 @@ def _leave_nothing(root: Path, *, is_new: bool) -> None:
 
 def _known(root: Path, repository: str) -> Known:
     try:
-        note = _Note.model_validate(parse_json(read_plain(root / _NOTE, _MAX_NOTE, links=False)))
+        note = _Note.model_validate(parse_json(read_regular(root / _NOTE, _MAX_NOTE, links=False)))
         return note.files if note.repository == repository else {}
     except (OSError, ValueError):
         return {}
@@ -217,7 +217,7 @@ def _stage(host: Host, remote: Remote, staging: Path, there: Mapping[str, Path])
         if name.endswith(INDEX):  # it is added to in place, under one name alone
             copy_new(path, staging / name, MAX_INDEX_BYTES)
         else:
-            link_new(path, staging / name)
+            link_or_copy(path, staging / name)
     wanted = {name: remote.files[name] for name in sorted(remote.files.keys() - there.keys())}
     missing = [n for n, file in wanted.items() if not is_same(staging / n, file, host.teller)]
     size = sum(wanted[name].size for name in missing)

@@ -14,8 +14,8 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.stored import split_path, write_split
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
-from mmsa_cache.files.disk import DISK, link_new, make_folders, remove_tree, write_new
-from mmsa_cache.files.leftover import is_left, own_mark
+from mmsa_cache.files.abandoned import is_abandoned, process_mark
+from mmsa_cache.files.disk import DISK, link_or_copy, make_folders, remove_tree, write_new
 from mmsa_cache.names import SPLITS
 from mmsa_cache.store.encoder import FEATURES
 from mmsa_cache.store.index import INDEX, Index, IndexChange
@@ -90,9 +90,9 @@ def _staging(root: Path) -> Iterator[Path]:
     if not list_features(root):
         raise CacheNotFoundError(f"There is no cache in {root}.", "Run mmsa extract.")
     for left in root.glob(f"{_STAGING}*"):
-        if is_left(left.name.removeprefix(_STAGING)):
+        if is_abandoned(left.name.removeprefix(_STAGING)):
             remove_tree(left)
-    place = root / f"{_STAGING}{own_mark()}"
+    place = root / f"{_STAGING}{process_mark()}"
     DISK.make_folder(place, fresh=True)
     try:
         yield place
@@ -140,7 +140,7 @@ def _link_shards(found: StoredFeatures, folder: Path) -> Index:
             for entry in index.entries.values():
                 if not (folder / entry.file).exists():
                     check_size(found.folder / entry.file, entry.bytes)
-                    link_new(found.folder / entry.file, folder / entry.file)
+                    link_or_copy(found.folder / entry.file, folder / entry.file)
         except (DamagedCacheError, FileNotFoundError):
             if not index.changed():  # else it was merged just now
                 raise

@@ -12,7 +12,7 @@ from mmsa_cache.data.stored import read_split
 from mmsa_cache.errors import DamagedCacheError, DiskError, MmsaError
 from mmsa_cache.files.disk import DISK
 from mmsa_cache.files.hashing import file_sha256
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, Index
 from mmsa_cache.store.reader import Features, open_features, verify_features
@@ -37,7 +37,7 @@ def difference(path: Path, wanted: RemoteFile, teller: str) -> str:
         return ""
     else:
         content = hashlib.sha1(b"blob %d\0" % found.st_size, usedforsecurity=False)
-        with open_plain(path, links=False) as file:
+        with open_regular(path, links=False) as file:
             while piece := file.read(1 << 20):
                 content.update(piece)
         other = content.hexdigest() != wanted.blob

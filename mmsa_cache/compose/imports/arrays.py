@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 
 from .source import (
     MAX_GUID_BYTES,
@@ -137,7 +137,7 @@ def npy_source(path: Path) -> FeatureFile:
 def _opened(path: Path) -> Iterator[ArrayStream]:
     with contextlib.ExitStack() as stack:
         with refused():
-            file = stack.enter_context(open_plain(path))
+            file = stack.enter_context(open_regular(path))
             size = os.fstat(file.fileno()).st_size
         yield ArrayStream(file, size)
 
@@ -197,7 +197,7 @@ def npz_source(path: Path, limit: int) -> FeatureFile:
 def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
     with contextlib.ExitStack() as stack:
         with refused():
-            plain = stack.enter_context(_Bounded(open_plain(path).detach()))
+            plain = stack.enter_context(_Bounded(open_regular(path).detach()))
             file = stack.enter_context(zipfile.ZipFile(plain))
         plain.most = MAX_ROW_BYTES
         yield file

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmsa_cache.console import say
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 
 from .arrays import npy_source, npz_source
 from .place import in_order
@@ -96,7 +96,7 @@ def guids(
 
 def _listed(path: Path) -> list[str]:
     try:
-        return read_plain(path, _MAX_GUIDS_BYTES).decode("utf-8-sig").splitlines()
+        return read_regular(path, _MAX_GUIDS_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}", "Write one name a line.") from error
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmsa_cache.data.containers.chunks import Chunk, chunks
-from mmsa_cache.files.untrusted import open_plain, read_at
+from mmsa_cache.files.untrusted import open_regular, read_at
 from mmsa_cache.names import join_names
 
 from .arrays import npy_source
@@ -58,7 +58,7 @@ def _table(path: Path, limit: int, *names: str) -> Iterator[tuple[pq.ParquetFile
         if not path.is_file():
             raise RefusedError("it cannot be read: there is no such file")
         with contextlib.ExitStack() as stack:
-            plain = stack.enter_context(open_plain(path))
+            plain = stack.enter_context(open_regular(path))
             about, parts = _description(plain)
             columns = {about.schema.column(i).path for i in range(about.num_columns)}
             file = stack.enter_context(

@@ -25,7 +25,7 @@ from mmsa_cache.data.tables import SUFFIXES, open_table
 from mmsa_cache.data.tables.columns import ROLES, find_columns
 from mmsa_cache.data.tables.encodings import matching_encodings
 from mmsa_cache.errors import DataError
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 from mmsa_cache.names import SPLITS
 
 from ..hub.data_set import fetched
@@ -181,7 +181,7 @@ def _texts(layout: Layout, data: DataSettings) -> Iterator[Path]:
 def _beginnings(paths: Sequence[Path] | Iterator[Path]) -> Iterator[bytes]:
     for path in paths:
         try:
-            with open_plain(path) as file:
+            with open_regular(path) as file:
                 yield file.read(_BEGINNING)
         except (OSError, ValueError):
             continue  # reading the row says so

@@ -24,8 +24,8 @@ from mmsa_cache.data.scan import scan_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.escaping import csv_text, escaped_guids_note
-from mmsa_cache.files.hashing import canonical, file_sha256
-from mmsa_cache.files.results import claim, write_result
+from mmsa_cache.files.hashing import canonical_json, file_sha256
+from mmsa_cache.files.results import check_outputs, write_result
 from mmsa_cache.names import SPLITS
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.validation import validate
@@ -90,7 +90,7 @@ def predict_file(request: BulkRequest) -> BulkResult:
             f"{request.out} has no ending that says how to write it.",
             f"Valid: {', '.join(_FORMS)}.",
         )
-    claim(request.out, force=request.force)
+    check_outputs(request.out, force=request.force)
     run = find_run(request.run, online=request.overrides.online)
     model = load_model(run.path, **asdict(request.overrides), decide=request.decide)
     samples, guids, bad = _posts(request, model)
@@ -177,12 +177,12 @@ def _say_halves(model: Predictor, samples: SampleTable) -> None:
 def _digest_of_run(run: RunFolder) -> str:
     """Tells a trained model from others."""
     files = [file_sha256(run.place(name)) for name in ("config.json", MODEL_FILE)]
-    return hashlib.sha256(canonical(files)).hexdigest()
+    return hashlib.sha256(canonical_json(files)).hexdigest()
 
 
 def _digest_of(samples: SampleTable, guids: list[str], bad: list[str]) -> str:
     """Tells posts from others, and their order."""
-    return hashlib.sha256(canonical([samples.digest({}), guids, bad])).hexdigest()
+    return hashlib.sha256(canonical_json([samples.digest({}), guids, bad])).hexdigest()
 
 
 Row = tuple[str, str | None, list[float] | None]

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.files.disk import DISK, make_folders, writing
-from mmsa_cache.files.paths import check_target, declared
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.disk import DISK, explain_write_errors, make_folders
+from mmsa_cache.files.paths import check_target, resolve_declared
+from mmsa_cache.files.untrusted import open_regular
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Partial:
     def __init__(
         self, out: Path, header: Mapping[str, object], classes: int, *, force: bool
     ) -> None:
-        self.path = declared(out.with_name(f"{out.name}.part"))
+        self.path = resolve_declared(out.with_name(f"{out.name}.part"))
         first = json.dumps(header, sort_keys=True).encode() + b"\n"
         make_folders(self.path.parent)
         check_target(self.path)
@@ -51,7 +51,7 @@ class Partial:
             )
         self.rows = self._whole(data if begun == first else b"", classes)
         self._size = len(first) + self.rows.nbytes if begun == first else 0
-        with writing(self.path):
+        with explain_write_errors(self.path):
             self._file = DISK.append(self.path, self._size if self.path.exists() else None)
         if not self._size:
             self._append(first)
@@ -59,7 +59,7 @@ class Partial:
     def _read(self, first: int) -> tuple[bytes, bytes]:
         """The first line, which has so many bytes, and what follows; nothing of no file."""
         try:
-            with open_plain(self.path, links=False) as file:
+            with open_regular(self.path, links=False) as file:
                 return file.readline(first), file.read()
         except FileNotFoundError:
             return b"", b""
@@ -85,7 +85,7 @@ class Partial:
         if os.fstat(self._file).st_size != self._size:
             raise SettingsError(f"Another process writes {self.path}.", "Give another --out.")
         rest = memoryview(data)
-        with writing(self.path):
+        with explain_write_errors(self.path):
             while rest:
                 rest = rest[DISK.write(self._file, rest) :]
             DISK.fsync(self._file)

@@ -28,10 +28,10 @@ from mmsa_cache.errors import (
     limit_error,
 )
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.files.paths import check_paths, declared
+from mmsa_cache.files.paths import check_paths, resolve_declared
 from mmsa_cache.files.untrusted import open_tensors
 from mmsa_cache.names import EncoderPair, check_choice
-from mmsa_cache.native.device import is_of_the_device
+from mmsa_cache.native.device import is_device_error
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.validation import validate
@@ -90,7 +90,7 @@ def load_model(
     except ModelError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        if is_of_the_device(error):
+        if is_device_error(error):
             raise
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     except (OSError, SafetensorError) as error:
@@ -144,7 +144,7 @@ def _cache_of(folder: RunFolder, kept: Path, policy: PathPolicy) -> Path:
     """The store of a run: where it was, or that of the working folder if it is gone."""
     found = _beside(folder, kept)
     if policy.allows_with_note(found, "the run's store", STORE_HINT) and found.is_dir():
-        return declared(found)
+        return resolve_declared(found)
     return policy.own.cache.dir
 
 

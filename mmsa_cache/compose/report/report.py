@@ -9,7 +9,7 @@ from fuse.training.ensemble import Ensemble
 from mmsa_cache.console import say
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.files.results import claim, write_result
+from mmsa_cache.files.results import check_outputs, write_result
 from mmsa_cache.runs.folder import RunFolder
 
 from ..predict.compare import find_judged
@@ -109,7 +109,7 @@ def write_page(page: Page, target: Path, csv: Path | None, *, force: bool) -> li
         SettingsError: A table exists and ``force`` is False; nothing is written.
     """
     files = {csv / f"{table.name}.csv": table.csv() for table in page.tables} if csv else {}
-    claim(*files, force=force)
+    check_outputs(*files, force=force)
     write_result(target, page.html)
     for path, content in files.items():
         write_result(path, content)

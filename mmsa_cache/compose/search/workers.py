@@ -14,7 +14,7 @@ from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.source import shared_grids
 from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
-from mmsa_cache.native.mps import shared_gpus
+from mmsa_cache.native.mps import share_gpus
 from mmsa_cache.native.ray_cluster import AUTO, ray_cluster
 
 from ..extraction.crew import EngineRequest
@@ -96,7 +96,7 @@ def local_workers(kind: torch.device, workers: int | None) -> Iterator[WorkerOpt
     if (workers or usable_cores()) <= len(worker_devices(kind, None)):
         yield WorkerOptions(worker_devices(kind, workers))
         return
-    with shared_gpus() as variables:
+    with share_gpus() as variables:
         devices = worker_devices(kind, workers, shared=variables is not None)
         yield WorkerOptions(devices, start=partial(start_process, variables=variables or {}))
 

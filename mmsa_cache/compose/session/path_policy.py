@@ -13,7 +13,7 @@ from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.files.paths import declared
+from mmsa_cache.files.paths import resolve_declared
 
 ENCODER_PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
 """Sections and keys of settings that may name files of encoders."""
@@ -74,7 +74,9 @@ class PathPolicy:
         if overrides.data is not None:
             changes["data"] = own.data.model_copy(update={"root": overrides.data})
         if overrides.cache is not None:
-            changes["cache"] = own.cache.model_copy(update={"dir": declared(overrides.cache)})
+            changes["cache"] = own.cache.model_copy(
+                update={"dir": resolve_declared(overrides.cache)}
+            )
         own = own.model_copy(update=changes)
         return cls(own, folder)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mmsa_cache.errors import BadFileError
-from mmsa_cache.files.untrusted import name_of, open_plain
+from mmsa_cache.files.untrusted import descriptor_path, open_regular
 
 MAX_CONTAINER_BYTES = 1 << 44
 """Of a file that is never read as a whole."""
@@ -39,8 +39,8 @@ def arrow_source(path: Path, *, mapped: bool = False) -> Any:
         OSError: It cannot be opened.
         ValueError: It is no regular file.
     """
-    with open_plain(path) as file:
-        name = name_of(file, path)
+    with open_regular(path) as file:
+        name = descriptor_path(file, path)
         return pa.memory_map(name) if mapped else pa.OSFile(name)
 
 

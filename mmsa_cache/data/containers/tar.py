@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.errors import BadFileError
-from mmsa_cache.files.untrusted import open_plain, read_at
+from mmsa_cache.files.untrusted import open_regular, read_at
 from mmsa_cache.key_table import KeyTable
 
 from .container import require_picture, too_large
@@ -99,7 +99,7 @@ class TarPictures:
         self._names = KeyTable(_KEY)
         extents: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
         piece: list[TarMember] = []
-        with open_plain(path) as file:
+        with open_regular(path) as file:
             for member in members(file, path.name):
                 piece.append(member)
                 if len(piece) == _PIECE:

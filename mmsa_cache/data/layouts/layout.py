@@ -12,7 +12,7 @@ from mmsa_cache.data.files import IMAGE_SUFFIXES
 from mmsa_cache.data.tables import SUFFIXES, is_table
 from mmsa_cache.data.tables.saved import STATE, saved_tables
 from mmsa_cache.errors import DataError
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 from mmsa_cache.names import SPLIT_STEMS, SPLITS, suggest
 
 from .class_folders import class_folders, pair_stems
@@ -244,7 +244,7 @@ def _is_text_of_pair(path: Path) -> bool:
 def _has_header(path: Path) -> bool:
     """Whether a file begins as a label file does."""
     try:
-        with open_plain(path) as file:
+        with open_regular(path) as file:
             return file.read(16).decode("utf-8-sig", "replace").startswith(HEADER)
     except (OSError, ValueError):
         return True  # reading it as a label file says why

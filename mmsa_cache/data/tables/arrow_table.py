@@ -20,7 +20,7 @@ from mmsa_cache.data.containers.container import MAX_CONTAINER_BYTES
 from mmsa_cache.data.files import MAX_TEXT_BYTES, stat_inside
 from mmsa_cache.data.picture_paths import member_path
 from mmsa_cache.errors import DataError
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.json_value import object_at
 
 from .columns import Columns, find_columns
@@ -232,7 +232,7 @@ def _class_names(path: Path, schema: pa.Schema) -> Mapping[str, tuple[str, ...]]
         if about is not None:
             features = object_at(parse_json(about), "info", "features")
         else:
-            said = parse_json(read_plain(path.with_name(_INFO), _MAX_INFO))
+            said = parse_json(read_regular(path.with_name(_INFO), _MAX_INFO))
             features = object_at(said, "features")
         for name, feature in features.items():
             names = feature.get("names") if isinstance(feature, dict) else None

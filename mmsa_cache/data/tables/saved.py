@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmsa_cache.errors import DataError
-from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.json_value import object_at
 
 STATE = "state.json"
@@ -23,7 +23,7 @@ def saved_tables(folder: Path) -> frozenset[str]:
         DataError: It says nothing of tables, or that their rows are to be chosen by indices.
     """
     try:
-        state = object_at(parse_json(read_plain(folder / STATE, _MAX_STATE)))
+        state = object_at(parse_json(read_regular(folder / STATE, _MAX_STATE)))
         files = state.get("_data_files")
         if not isinstance(files, list):
             raise ValueError("it names no files")

@@ -17,7 +17,7 @@ from mmsa_cache.data.containers.tar import TarMember, members
 from mmsa_cache.data.files import IMAGE_SUFFIXES, MAX_TEXT_BYTES
 from mmsa_cache.data.picture_paths import member_path
 from mmsa_cache.errors import DataError
-from mmsa_cache.files.untrusted import open_plain, parse_json
+from mmsa_cache.files.untrusted import open_regular, parse_json
 from mmsa_cache.json_value import object_at
 
 from . import Cell, Note
@@ -54,7 +54,7 @@ class TarTable:
         self.names: dict[str, tuple[str, ...]] = {}
         self._dotted = False
         try:
-            with open_plain(path) as file:
+            with open_regular(path) as file:
                 begin = list(islice(members(file, path.name), _LOOKED_AT))
             self._dotted = _is_dotted(begin)
         except (OSError, ValueError) as error:
@@ -73,7 +73,7 @@ class TarTable:
             note(row + 1, "a member that is no plain file, or leads out of the shard", name)
 
         try:
-            with open_plain(self._path) as file:
+            with open_regular(self._path) as file:
                 for member in members(file, self._path.name, passed_over):
                     if PurePosixPath(member.name).name.startswith("."):
                         continue

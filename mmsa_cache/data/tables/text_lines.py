@@ -10,7 +10,7 @@ from pathlib import Path
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.files import check_encoding, stat_inside
 from mmsa_cache.errors import BadFileError
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_regular
 
 from .encodings import matching_encodings
 
@@ -50,7 +50,7 @@ class TextLines:
     def __iter__(self) -> Iterator[str]:
         name, data = self._path.name, self._data
         try:
-            with open_plain(self._path) as file:
+            with open_regular(self._path) as file:
                 text = io.TextIOWrapper(file, data.encoding, data.encoding_errors, newline="")
                 first = True
                 while line := text.readline(_MAX_LINE):
@@ -75,7 +75,7 @@ class TextLines:
         encoding = self._data.encoding
         decoder = codecs.getincrementaldecoder(encoding)()
         line, done, at = 1, 0, 0
-        with open_plain(self._path) as file:
+        with open_regular(self._path) as file:
             sample = file.read(_PIECE)
             piece = sample
             while True:

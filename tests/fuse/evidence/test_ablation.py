@@ -40,7 +40,7 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource
-from mmsa_cache.files.shelf import Shelf
+from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.validation import validate
 from tests.support.cached_rows import write_rows
 from tests.support.fake_search import (
@@ -118,7 +118,7 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
         settings,
         options.pop("how", None) or trainings_of(),
         TrainingData(FakeSource(), LABELS, GROUPS, options.pop("origin", ORIGIN)),
-        Shelf(folder / "shelf"),
+        ResultStore(folder / "shelf"),
         "macro_f1",
         workers=WorkerOptions(
             options.pop("devices", ("cpu",)),

@@ -21,7 +21,7 @@ from fuse.training.trainer import fit_group
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.native.device import is_of_the_device
+from mmsa_cache.native.device import is_device_error
 from tests.support.scarce import NO_MEMORY, Scarce
 from tests.support.stacks import NAMES, ROWS, SMALL, TASKS
 from tests.support.tally import Tally
@@ -119,7 +119,7 @@ def test_the_nth_operation_of_training_has_no_memory(
             np.testing.assert_allclose(one, other, atol=2e-5)
         halved += 1
     assert ends
-    assert [e for e in ends if not isinstance(e, DeviceError) and not is_of_the_device(e)] == []
+    assert [e for e in ends if not isinstance(e, DeviceError) and not is_device_error(e)] == []
     for one, other in zip(work(bank), wanted, strict=True):
         np.testing.assert_array_equal(one, other)
     kind = "no memory" if error is NO_MEMORY else "device lost"

@@ -14,7 +14,7 @@ from extract.encoders.compiled import compile_blocks
 from extract.reading.reading import ReadingPool, preload_processes
 from extract.streams import ThreadCounts
 from mmsa_cache.names import MODALITIES
-from mmsa_cache.native.timing import seconds_of
+from mmsa_cache.native.timing import time_call
 
 from .bench import Bench
 from .probes import Busy
@@ -40,7 +40,7 @@ def run(bench: Bench) -> None:
         if (of := compile_blocks(encoder, size, device, bench.sizes.compiler)) is None:
             continue
         batch = inputs[name][:size]
-        first = seconds_of(partial(encoder.encode, batch), device)
+        first = time_call(partial(encoder.encode, batch), device)
         figures.add(f"{name}: compiling {of.count} blocks, with a first batch", first, "s")
         figures.check(f"  compiled {name}", of.works, "works")
     alone = models_alone(bench, encoders, inputs, size)

@@ -37,7 +37,7 @@ from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.writer import FeatureWriter
 
@@ -264,7 +264,7 @@ def commands(bench: Bench) -> None:
         what = f"predict a split of {len(found)}: |Δp| between the devices"
         bench.figures.add(what, apart, at_most=PROBABILITIES_APART)
         posts = Path("posts/pairs")
-        text, picture = read_plain(posts / "0.txt", 1 << 20).decode(), posts / "0.jpg"
+        text, picture = read_regular(posts / "0.txt", 1 << 20).decode(), posts / "0.jpg"
         one, two = (
             load_model("gpu", device=str(device)).predict_pair(text, picture)
             for device in (bench.device, CPU)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
 from mmsa_cache.data.layouts.report import HEADER
-from mmsa_cache.files.disk import QUICK, make_folders, write_new
+from mmsa_cache.files.disk import UNSYNCED_DISK, make_folders, write_new
 
 from .sizes import Sizes
 
@@ -52,8 +52,10 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
         picture = _picture(sizes.large_picture if large else sizes.picture, grain, own)
         for number in numbers:
             text = " ".join(own.choice(words, lengths[number]))
-            write_new(folder / "pairs" / f"{number}.txt", text.encode(), QUICK)
-            write_new(folder / "pairs" / f"{number}.jpg", _commented(picture, number), QUICK)
+            write_new(folder / "pairs" / f"{number}.txt", text.encode(), UNSYNCED_DISK)
+            write_new(
+                folder / "pairs" / f"{number}.jpg", _commented(picture, number), UNSYNCED_DISK
+            )
 
     first = range(large_posts, min(posts, large_posts + sizes.distinct_pictures))
     alike = [range(number, posts, sizes.distinct_pictures) for number in first]
@@ -64,7 +66,7 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
     train = [f"{i},{labels[i]}" for i in range(first_test)]
     test = [f"{i},{UNLABELLED}" for i in range(first_test, posts)]
     for name, lines in (("train.txt", train), ("test_without_label.txt", test)):
-        write_new(folder / name, ("\n".join([HEADER, *lines]) + "\n").encode(), QUICK)
+        write_new(folder / name, ("\n".join([HEADER, *lines]) + "\n").encode(), UNSYNCED_DISK)
 
 
 def _picture(size: tuple[int, int], grain: NDArray[np.float32], rng: np.random.Generator) -> bytes:
@@ -102,7 +104,7 @@ def make_encoders(folder: Path, sizes: Sizes) -> None:
     known = dict.fromkeys([*_SYLLABLES, *_vocabulary()[:_KNOWN_WORDS]])
     pieces = [*special, *known, *(f"##{syllable}" for syllable in _SYLLABLES)]
     vocabulary = folder / "vocab.txt"
-    write_new(vocabulary, "\n".join(pieces).encode(), QUICK)
+    write_new(vocabulary, "\n".join(pieces).encode(), UNSYNCED_DISK)
     BertTokenizerFast(vocab=str(vocabulary)).save_pretrained(folder)
     BertConfig(**sizes.bert).save_pretrained(folder)
 
@@ -121,4 +123,4 @@ def write_config(folder: Path, sizes: Sizes, data: str) -> None:
         f'[text]\nmodel = "../bert"\nweights = "random"\n{sizes.image_section()}'
         '[extract]\nvariants = "none"\n'
     )
-    write_new(folder / "mmsa.toml", text.encode(), QUICK)
+    write_new(folder / "mmsa.toml", text.encode(), UNSYNCED_DISK)

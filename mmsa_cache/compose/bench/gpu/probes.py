@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mmsa_cache.native.timing import wait
+from mmsa_cache.native.timing import synchronize
 
 _LAUNCHES = frozenset(
     {
@@ -135,10 +135,10 @@ def profiled(work: Callable[[], object], device: torch.device) -> Any:
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    wait(device)
+    synchronize(device)
     with profile(activities=activities) as found:
         work()
-        wait(device)
+        synchronize(device)
     return found
 
 

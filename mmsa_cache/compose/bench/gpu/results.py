@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from mmsa_cache.console import format_table
 from mmsa_cache.files.disk import append_line
-from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_regular
 
 _WIDTH = 100
 _SHORT = 24
@@ -127,7 +127,7 @@ class MeasurementLog:
         if not path.is_file():
             return []
         found = []
-        for line in read_plain(path, _MOST_BYTES).splitlines():
+        for line in read_regular(path, _MOST_BYTES).splitlines():
             with contextlib.suppress(json.JSONDecodeError, ValueError):
                 found.append(Measurement.model_validate_json(line))
         return found

@@ -16,10 +16,10 @@ from typing import Literal
 
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.files.disk import write_atomically
-from mmsa_cache.files.paths import declared
-from mmsa_cache.files.scratch import scratch
-from mmsa_cache.files.untrusted import read_plain
-from mmsa_cache.native.processes import without_main
+from mmsa_cache.files.paths import resolve_declared
+from mmsa_cache.files.temporary import temporary_folder
+from mmsa_cache.files.untrusted import read_regular
+from mmsa_cache.native.processes import hide_main
 
 from . import plan
 from .plan import PREPARATION, STEPS, Step
@@ -55,11 +55,11 @@ def run(
     Raises:
         DeviceError: What the steps need cannot be made.
     """
-    out = declared(out)
+    out = resolve_declared(out)
     context = multiprocessing.get_context("forkserver")
     # Imported once: every step is forked from a process that has never touched the GPU.
     context.set_forkserver_preload([f"{__package__}.libraries", plan.__name__])
-    with scratch() as folder:
+    with temporary_folder() as folder:
         surroundings = (
             Surroundings(REHEARSAL, "cpu", folder, features)
             if rehearsal
@@ -114,7 +114,7 @@ class _Running:
         log = surroundings.folder / f"{name}.log"
         started = time.monotonic()
         process = context.Process(target=main, args=(work, surroundings, figures, log))
-        with without_main():
+        with hide_main():
             process.start()
         return cls(name, process, figures, log, started, limit)
 
@@ -132,7 +132,7 @@ class _Running:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
                 process.join()
-        printed = read_plain(log, _MOST_PRINTED).decode(errors="replace") if log.is_file() else ""
+        printed = read_regular(log, _MOST_PRINTED).decode(errors="replace") if log.is_file() else ""
         return StepResult(
             name=self.name,
             status=status,

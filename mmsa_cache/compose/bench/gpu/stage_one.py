@@ -18,8 +18,8 @@ from extract.reading.reading import ReadingPool, preload_processes
 from extract.streams import ThreadCounts
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.device import is_out_of_memory
-from mmsa_cache.native.memory import reused
-from mmsa_cache.native.timing import seconds_of
+from mmsa_cache.native.memory import reuse_blocks
+from mmsa_cache.native.timing import time_call
 
 from .bench import Bench, evenly
 from .probes import Busy, count_calls, synchronisations
@@ -127,7 +127,7 @@ def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
         f"pictures of {width * height / 1e6:.1f} megapixels": rows[:large],
     }
     ways = [(threads, False) for threads in sorted({1, 4, most})]
-    with reused():  # as an extraction does
+    with reuse_blocks():  # as an extraction does
         for threads, processes in [*ways, (most, True)]:
             with contextlib.closing(ReadingPool(threads, processes=processes)) as reading:
                 read_by(reading, rows[-_STARTED:], reader, encoder)  # processes start meanwhile
@@ -158,7 +158,7 @@ def models_alone(
                 image.tower(pixels, "last")
 
     work()
-    seconds = min(seconds_of(work, device) for _ in range(bench.sizes.rounds))
+    seconds = min(time_call(work, device) for _ in range(bench.sizes.rounds))
     return len(inputs["image"]) / seconds
 
 
@@ -187,7 +187,7 @@ def _textbook(bench: Bench) -> float:
     samples = evenly(bench.samples()[bench.sizes.large_posts :], bench.sizes.textbook_posts)
     text, image = (s.load(bench.device) for s in bench.specs("float32").values())
     run_textbook(samples[:32], text, image, bench.device)
-    seconds = seconds_of(lambda: run_textbook(samples, text, image, bench.device), bench.device)
+    seconds = time_call(lambda: run_textbook(samples, text, image, bench.device), bench.device)
     return len(samples) / seconds
 
 

@@ -14,8 +14,8 @@ from fuse.setting import Setting
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.files.untrusted import read_plain
-from mmsa_cache.native.timing import seconds_of
+from mmsa_cache.files.untrusted import read_regular
+from mmsa_cache.native.timing import time_call
 
 from .bench import CLASSES, Bench
 from .probes import count_calls, synchronisations
@@ -83,11 +83,11 @@ def _opening(bench: Bench) -> None:
     def copy() -> None:
         for path in files:
             torch.frombuffer(
-                bytearray(read_plain(path, path.stat().st_size)), dtype=torch.uint8
+                bytearray(read_regular(path, path.stat().st_size)), dtype=torch.uint8
             ).to(bench.device)
 
-    plain = seconds_of(copy, bench.device)
-    opened = seconds_of(lambda: bench.bank(bench.device), bench.device)
+    plain = time_call(copy, bench.device)
+    opened = time_call(lambda: bench.bank(bench.device), bench.device)
     bench.figures.add("store to bank on the device", size / opened, "GB/s")
     bench.figures.add("  read and copied plainly", size / plain, "GB/s")
     bench.figures.add("store to bank against the plain copy", plain / opened, at_least=OPENING)
@@ -127,5 +127,5 @@ def _token_epoch(bench: Bench, bank: FeatureBank, name: str, setting: Setting) -
             for epochs in (1, 2)
         )
         one()
-        seconds = seconds_of(two, bench.device) - seconds_of(one, bench.device)
+        seconds = time_call(two, bench.device) - time_call(one, bench.device)
         bench.figures.add(f"token-level epoch of {name}, {members} member(s)", seconds, "s")

@@ -25,8 +25,8 @@ from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.files.disk import make_folders, new_file, write_atomically
-from mmsa_cache.files.paths import declared
-from mmsa_cache.files.untrusted import open_plain
+from mmsa_cache.files.paths import resolve_declared
+from mmsa_cache.files.untrusted import open_regular
 from mmsa_cache.names import DEFAULT_ENCODER, DEFAULT_PAIR, MODALITIES
 from mmsa_cache.store.schema import Shard
 
@@ -83,7 +83,7 @@ class BenchStore:
     @classmethod
     def open(cls, folder: Path) -> BenchStore:
         """The store that `make` kept in a folder."""
-        with open_plain(folder / _TABLE) as data, np.load(data, allow_pickle=False) as file:
+        with open_regular(folder / _TABLE) as data, np.load(data, allow_pickle=False) as file:
             rows = numbered_rows(file["samples"], file["variants"])
             return cls(folder, file["labels"], file["groups"], rows)
 
@@ -228,7 +228,7 @@ def pack(bank: FeatureBank, groups: NDArray[np.int64], folder: Path) -> Path:
         label=bank.labels.numpy(),
         group=groups,
     )
-    path = declared(folder) / PACKED
+    path = resolve_declared(folder) / PACKED
     make_folders(path.parent)
     write_atomically(path, content.getbuffer())
     return path
@@ -246,7 +246,7 @@ def unpack(packed: Path, folder: Path) -> BenchStore:
     """
     path = packed / PACKED
     try:
-        with open_plain(path) as data, np.load(data, allow_pickle=False) as file:
+        with open_regular(path) as data, np.load(data, allow_pickle=False) as file:
             labels, groups = file["label"].astype(np.int64), file["group"].astype(np.int64)
             samples, variants = file["sample"].astype(np.int64), file["variant"].astype(np.int64)
             vectors = {name: file[name].astype(np.float16) for name in MODALITIES}

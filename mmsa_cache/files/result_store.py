@@ -11,14 +11,14 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.json_value import JsonObject, object_at
 
 from .disk import make_folders, write_atomically
-from .hashing import canonical, digest
-from .locks import held_if_free
-from .untrusted import parse_json, read_plain
+from .hashing import canonical_json, digest
+from .locks import try_lock
+from .untrusted import parse_json, read_regular
 
 _MAX_BYTES = 16 << 20
 
 
-class Shelf:
+class ResultStore:
     """Finished pieces of long work, a small file each, addressed by their identity.
 
     Args:
@@ -31,8 +31,8 @@ class Shelf:
     def find(self, identity: Mapping[str, object]) -> JsonObject | None:
         """What `put` was given for the same identity; None where there is none."""
         try:
-            found = parse_json(read_plain(self._path(identity), _MAX_BYTES))
-            same = canonical(object_at(found, "of")) == canonical(identity)
+            found = parse_json(read_regular(self._path(identity), _MAX_BYTES))
+            same = canonical_json(object_at(found, "of")) == canonical_json(identity)
             return dict(object_at(found, "record")) if same else None
         except (OSError, ValueError):
             return None
@@ -51,7 +51,7 @@ class Shelf:
             SettingsError: One is at work.
         """
         make_folders(self._folder)
-        with held_if_free(self._folder / ".lock") as free:
+        with try_lock(self._folder / ".lock") as free:
             if not free:
                 raise SettingsError(f"Another process works on {self._folder}.", "Wait.")
             yield

@@ -16,12 +16,12 @@ _LIFE = os.urandom(4).hex()
 """Tells this process from earlier ones of the same number."""
 
 
-def own_mark() -> str:
+def process_mark() -> str:
     """``MACHINE-PROCESS-LIFE``, for names of temporary files of this process."""
     return f"{platform.node()}-{os.getpid()}-{_LIFE}"
 
 
-def is_left(mark: str) -> bool:
+def is_abandoned(mark: str) -> bool:
     """Whether a mark (up to a dot) names an ended process of this machine."""
     own = re.match(rf"{re.escape(platform.node())}-(\d+)-([0-9a-f]+)(\.|$)", mark)
     if own is None:  # of another machine, whose name may begin like this one's
@@ -37,11 +37,11 @@ def is_left(mark: str) -> bool:
         return False
 
 
-def is_left_over(path: Path) -> bool:
+def is_abandoned_file(path: Path) -> bool:
     """Whether a temporary file belongs to no process any more: none of this machine, or too old."""
     mark = re.search(rf"\.({re.escape(platform.node())}-\d+-\w+)\.\d+$", path.name)
     if mark is not None:
-        return is_left(mark[1])
+        return is_abandoned(mark[1])
     try:
         return time.time() - path.lstat().st_mtime > _OLD
     except OSError:
