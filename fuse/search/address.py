@@ -1,4 +1,4 @@
-"""The address of a database of studies, which is never shown with its password."""
+"""Addresses of databases of studies. Passwords are never shown."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from pydantic import SecretStr
 from mmsa_cache.errors import SettingsError, require_extra
 from mmsa_cache.files.paths import resolve_declared
 
-from .passwords import known_password
+from .passwords import find_password
 
 _QUERY = {"application_name", "unix_sock"}
-"""What may stand behind a question mark, beside the password."""
+"""Valid parameters of the query, in addition to the password."""
 _SECONDS_TO_CONNECT = 10.0
-_KEPT_ALIVE = {
+_KEEPALIVE = {
     "TCP_KEEPIDLE": 30,
     "TCP_KEEPINTVL": 10,
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 60_000,
 }
-"""As the server is told of its side, see `fuse.search.locks`; the last one in milliseconds."""
+"""The same as for the server's side, see `fuse.search.locks`; the last one in milliseconds."""
 _HOW = "Write sqlite:///FILE or postgresql://USER@HOST/DATABASE."
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The address of a SQLite file or a PostgreSQL database, its password kept apart."""
+    """The address of a SQLite file or a PostgreSQL database."""
 
     url: sqlalchemy.URL
     """Without a password."""
     password: SecretStr | None = field(default=None, repr=False)
-    """What the address itself says."""
+    """The one in the address, if any."""
 
     @property
     def file(self) -> Path | None:
@@ -54,14 +54,14 @@ class Address:
         return Address, (self.url,)
 
     def secrets(self) -> dict[str, str]:
-        """What PostgreSQL's driver is told beside the address."""
+        """Connection options of PostgreSQL's driver that must not be shown."""
         if self.file is not None:
             return {}
-        password = known_password(self.url) if self.password is None else self.password
+        password = find_password(self.url) if self.password is None else self.password
         return {} if password is None else {"password": password.get_secret_value()}
 
     def connector(self, **startup: str) -> Callable[[], Any]:
-        """Makes connections to PostgreSQL, whose other end may vanish without a word.
+        """Returns a function that connects to PostgreSQL and notices a server that vanishes.
 
         Args:
             startup: Parameters of the session.
@@ -71,29 +71,29 @@ class Address:
         """
         with require_extra("PostgreSQL", "postgres"):
             import pg8000
-        # Of connections to a server that is gone, which cannot be closed properly any more.
+        # Connections to a server that is gone cannot be closed properly.
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-        place = {"host": "localhost", "port": 5432, **self.url.translate_connect_args()}
-        user = place.pop("username")
+        server = {"host": "localhost", "port": 5432, **self.url.translate_connect_args()}
+        user, host, port = server.pop("username"), server["host"], server["port"]
 
         def connect() -> Any:
-            options = {**place, **self.url.query, **self.secrets()}
+            options = {**server, **self.url.query, **self.secrets()}
             with contextlib.ExitStack() as stack:
                 try:
                     if "unix_sock" not in options:
-                        options["sock"] = stack.enter_context(_socket(place["host"], place["port"]))
-                    made = pg8000.Connection(user, startup_params=startup, **options)
-                except OSError as error:  # the driver lets some through as they are
+                        options["sock"] = stack.enter_context(_open_socket(host, port))
+                    connection = pg8000.Connection(user, startup_params=startup, **options)
+                except OSError as error:  # the driver does not wrap all of them
                     raise pg8000.InterfaceError(
-                        f"no connection to {place['host']}, port {place['port']}: {error}"
+                        f"no connection to {host}, port {port}: {error}"
                     ) from error
                 stack.pop_all()
-                return made
+                return connection
 
         return connect
 
     def engine(self, **startup: str) -> sqlalchemy.Engine:
-        """Connections to PostgreSQL, see `connector`."""
+        """An engine for PostgreSQL, see `connector`."""
         return sqlalchemy.create_engine(
             self.url, pool_pre_ping=True, creator=self.connector(**startup)
         )
@@ -103,22 +103,22 @@ class Address:
         return hidden.render_as_string()
 
 
-def _socket(host: str, port: int) -> socket.socket:
-    """A connection that ends a minute after the other end, or the way there, is gone."""
-    connected = socket.create_connection((host, port), timeout=_SECONDS_TO_CONNECT)
-    connected.settimeout(None)  # a lock may be waited for for long
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEPT_ALIVE.items():
+def _open_socket(host: str, port: int) -> socket.socket:
+    """Connects with a socket that fails a minute after the server or the network is gone."""
+    sock = socket.create_connection((host, port), timeout=_SECONDS_TO_CONNECT)
+    sock.settimeout(None)  # waiting for a lock may take long
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
         if hasattr(socket, name):
-            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return connected
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return sock
 
 
-def address_of(storage: str | Path | Address) -> Address:
-    """Reads an address; a path means a SQLite file.
+def parse_address(storage: str | Path | Address) -> Address:
+    """Parses an address; a path means a SQLite file.
 
     Raises:
-        SettingsError: It is none. The message does not repeat it.
+        SettingsError: It is invalid. The message does not repeat it.
     """
     if isinstance(storage, Address):
         return storage
@@ -132,7 +132,7 @@ def address_of(storage: str | Path | Address) -> Address:
         ) from None
     kind = url.drivername.partition("+")[0]
     if kind == "postgresql":
-        return _of_postgresql(url)
+        return _parse_postgresql(url)
     if kind != "sqlite":
         raise SettingsError("--storage is neither SQLite nor PostgreSQL.", _HOW)
     if not url.database or url.database == ":memory:" or url.query or url.host:
@@ -140,19 +140,18 @@ def address_of(storage: str | Path | Address) -> Address:
     return Address(url.set(drivername="sqlite"))
 
 
-def _of_postgresql(url: sqlalchemy.URL) -> Address:
+def _parse_postgresql(url: sqlalchemy.URL) -> Address:
     query = {key: value for key, value in url.query.items() if isinstance(value, str)}
-    named = query.pop("password", None)
-    if "@" in f"{url.host}{url.database}" or len(query.keys() & _QUERY) + (named is not None) < len(
-        url.query
-    ):
-        # Nothing of it is repeated: it may be a piece of the password.
+    in_query = query.pop("password", None)
+    valid = len(query.keys() & _QUERY) + (in_query is not None)
+    if "@" in f"{url.host}{url.database}" or valid < len(url.query):
+        # Parts of the address are not shown: they may be pieces of the password.
         raise SettingsError(
             "--storage is no address of a PostgreSQL database.",
             "In a password write %40 for @, %2F for / and %3F for ?, or leave it out and set "
             f"PGPASSWORD. Behind ? there may be {' and '.join(sorted(_QUERY))}.",
         )
-    password = named if url.password is None else url.password
+    password = in_query if url.password is None else url.password
     plain = sqlalchemy.URL.create(
         "postgresql+pg8000",
         url.username or getpass.getuser(),

@@ -29,7 +29,7 @@ from mmsa_cache.features.bank import FeatureBank
 
 from .baseline_record import TITLES, Baseline
 from .greedy import gains
-from .held_out import HeldOut, HeldOutRecord, stack
+from .held_out import HeldOut, HeldOutRecord, stack_held_out
 from .messages import FoldPredictions, FoldSplit
 
 Floats = NDArray[Any]
@@ -256,7 +256,7 @@ def compare_baselines(
     outer = HeldOut.of_units([s.judged for s in splits], [p.outer for p in predictions])
 
     def compare(choice: HeldOut, record: HeldOutRecord, name: str) -> dict[str, BesideBaseline]:
-        _, (baseline, own) = stack([HeldOut.decode(record, name), choice], len(labels))
+        _, (baseline, own) = stack_held_out([HeldOut.decode(record, name), choice], len(labels))
         by_metric = gains(baseline, own, labels[choice.rows], groups[choice.rows])
         return {
             metric: BesideBaseline(

@@ -14,7 +14,7 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, unknown_name
 from mmsa_cache.store.identity import Origin
 
-from .address import Address, address_of
+from .address import Address, parse_address
 from .database import DATABASE, StoredStudy, read_studies
 from .selection import scored_trials, select
 from .study import StudyConfig
@@ -61,7 +61,7 @@ def choose_trial(
     Raises:
         SettingsError: There is no such trial.
     """
-    address = address_of(storage)
+    address = parse_address(storage)
     studies = read_studies(address)
     if not studies:
         raise SettingsError(f"There are no studies here ({address}).", _HINT)

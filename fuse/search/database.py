@@ -1,4 +1,4 @@
-"""The database of studies: opened to write and to read, and what is trusted in it."""
+"""The database of studies: opening and checking it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mmsa_cache.files.disk import make_folders
 from mmsa_cache.files.sqlite_file import Schema, check_sqlite, sqlite_uri
 from mmsa_cache.files.table_owners import check_owner
 
-from .address import Address, address_of
-from .locks import LONG, AdvisoryLocks, FileLocks, Locks, patiently
+from .address import Address, parse_address
+from .locks import LONG, AdvisoryLocks, FileLocks, Locks, retry_until_available
 from .study_record import StudyRecord
 from .trial_record import Trial
 
@@ -30,8 +30,8 @@ DATABASE = Path("studies/studies.db")
 def _schema() -> Schema:
     """The tables and indexes that Optuna makes."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    made = RDBStorage("sqlite://")
-    with made.engine.connect() as connection:
+    storage = RDBStorage("sqlite://")
+    with storage.engine.connect() as connection:
         rows = connection.execute(
             sqlalchemy.text("select type, name, tbl_name, sql from sqlite_master")
         )
@@ -39,17 +39,17 @@ def _schema() -> Schema:
 
 
 def _open(address: Address, *, write: bool) -> RDBStorage:
-    """Opens a database by Optuna, which makes its tables where they are not there.
+    """Opens a database with Optuna, which creates missing tables.
 
     Raises:
-        MmsaError: The driver is missing, or another Optuna has made the tables.
+        MmsaError: The driver is missing, or another Optuna created the tables.
     """
     url = address.url
     options: dict[str, object] = {}
     if address.file is not None:
         query = {"mode": "rwc" if write else "ro", "uri": "true"}
         url = url.set(database=sqlite_uri(address.file), query=query)
-        # Signals are heard between two tries.
+        # Signals are handled between two attempts.
         options["connect_args"] = {"timeout": LONG / 2 if write else 1.0}
     else:
         readonly = {} if write else {"default_transaction_read_only": "on"}
@@ -69,7 +69,7 @@ def _close(backend: RDBStorage) -> None:
 
 
 class Database:
-    """An open database and its locks; its tables are made where they are not there.
+    """An open database and its locks. Missing tables are created.
 
     Raises:
         SettingsError: The driver is not installed.
@@ -84,7 +84,7 @@ class Database:
         self.locks: Locks = AdvisoryLocks(address) if file is None else FileLocks(file)
 
         def connect() -> RDBStorage:
-            # Two processes that make the tables of one fresh database at once would both fail.
+            # Two processes that create the tables of one database at once would both fail.
             with self.locks.exclusive("schema"):
                 if file is not None:
                     check_sqlite(file, _schema(), write=True)
@@ -93,7 +93,7 @@ class Database:
                 return _open(address, write=True)
 
         try:
-            self._backend = patiently(connect, str(address))
+            self._backend = retry_until_available(connect, str(address))
         except BaseException:
             self.locks.release()
             raise
@@ -106,7 +106,7 @@ class Database:
 
 
 def _has_tables(address: Address) -> bool:
-    """Whether Optuna has made its tables; nothing is written to find that out."""
+    """Whether Optuna has created its tables. Writes nothing."""
     if address.file is not None:
         rows = check_sqlite(address.file, _schema(), write=False)
         return bool(rows.get("alembic_version") and rows.get("version_info"))
@@ -114,7 +114,7 @@ def _has_tables(address: Address) -> bool:
 
 
 def _tables(address: Address) -> list[str]:
-    """The tables of a PostgreSQL database, which are not of another program."""
+    """The tables of a PostgreSQL database; refuses those of another program."""
     engine = address.engine()
     try:
         names = sqlalchemy.inspect(engine).get_table_names()
@@ -124,8 +124,8 @@ def _tables(address: Address) -> list[str]:
     return names
 
 
-# What Optuna raises of rows that it did not write.
-_NOT_OURS = (
+# Raised by Optuna for rows that it did not write.
+_FOREIGN_CONTENT = (
     ValueError,
     LookupError,
     TypeError,
@@ -137,19 +137,19 @@ _NOT_OURS = (
 
 
 @contextlib.contextmanager
-def made_by_mmsa(place: str) -> Iterator[None]:
-    """Optuna keeps JSON; what it cannot read, and what does not fit, was not written by mmsa.
+def reject_foreign_content(address: str) -> Iterator[None]:
+    """Turns errors of reading JSON that mmsa did not write into a `ModelError`.
 
     Raises:
-        MmsaError: Something in the database is not what mmsa writes there.
+        MmsaError: The database has content that mmsa does not write.
     """
     try:
         yield
-    except _NOT_OURS as error:
+    except _FOREIGN_CONTENT as error:
         if isinstance(error, MmsaError):
             raise
         raise ModelError(
-            f"The database {place} holds what mmsa did not write: {str(error)[:300]}.",
+            f"The database {address} holds what mmsa did not write: {str(error)[:300]}.",
             "Restore it, or begin anew in another file (--storage sqlite:///FILE).",
         ) from error
 
@@ -164,47 +164,47 @@ class StoredStudy:
 
 
 def read_studies(storage: str | Path | Address) -> list[StoredStudy]:
-    """All studies of a database; none where it has no tables. Nothing is written.
+    """All studies of a database; none if it has no tables. Writes nothing.
 
     Raises:
-        MmsaError: It cannot be read, or holds what mmsa did not write.
+        MmsaError: It cannot be read, or has content that mmsa does not write.
     """
-    address = address_of(storage)
-    place = str(address)
-    if not patiently(lambda: _has_tables(address), place):
+    address = parse_address(storage)
+    shown = str(address)
+    if not retry_until_available(lambda: _has_tables(address), shown):
         return []
-    with opened_to_read(address) as opened:
+    with open_read_only(address) as backend:
 
-        def work() -> list[StoredStudy]:
-            found = []
-            with made_by_mmsa(place):
-                for study in opened.get_all_studies():
-                    number = opened.get_study_id_from_name(study.study_name)
-                    trials = opened.get_all_trials(number, deepcopy=False)
+        def read() -> list[StoredStudy]:
+            studies = []
+            with reject_foreign_content(shown):
+                for study in backend.get_all_studies():
+                    study_id = backend.get_study_id_from_name(study.study_name)
+                    trials = backend.get_all_trials(study_id, deepcopy=False)
                     record = StudyRecord.of(study.study_name, study.user_attrs)
-                    found.append(StoredStudy(study.study_name, record, [*map(Trial.of, trials)]))
-            return found
+                    studies.append(StoredStudy(study.study_name, record, [*map(Trial.of, trials)]))
+            return studies
 
-        return patiently(work, place)
+        return retry_until_available(read, shown)
 
 
 @contextlib.contextmanager
-def opened_to_read(address: Address) -> Iterator[BaseStorage]:
-    """A database that has tables; its connections cannot write.
+def open_read_only(address: Address) -> Iterator[BaseStorage]:
+    """Opens a database that has tables, with connections that cannot write.
 
     Raises:
         MmsaError: It cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    backend = patiently(lambda: _open(address, write=False), str(address))
+    backend = retry_until_available(lambda: _open(address, write=False), str(address))
     try:
         yield optuna.storages.get_storage(backend)
     finally:
         _close(backend)
 
 
-def make_tables(address: Address) -> None:
-    """Makes the tables of a database where they are not there.
+def create_tables(address: Address) -> None:
+    """Creates the missing tables of a database.
 
     Raises:
         MmsaError: See `Database`.

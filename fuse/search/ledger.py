@@ -1,8 +1,8 @@
 """A study in its database, shared safely by any number of coordinators.
 
-A trial is written whole when it begins (parameters, setting, owner, in one transaction) and its
-state is set last when it ends, so that a process may die at any moment: a trial whose owner is dead
-is requeued as it was drawn. One process at a time begins or ends trials, which makes totals exact.
+A process may die at any moment: a trial is written in one transaction when it begins (parameters,
+setting, owner), its state is set last when it ends, and a trial of a dead owner is requeued as it
+was drawn. One process at a time begins or ends trials, so that totals are exact.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pydantic import TypeAdapter
 from fuse.figures.study import Look, Value
 from fuse.setting import Setting
 
-from .address import Address, address_of
+from .address import Address, parse_address
 from .baseline_record import Baseline
-from .database import Database, made_by_mmsa
+from .database import Database, reject_foreign_content
 from .held_out import HeldOut
-from .locks import patiently
+from .locks import retry_until_available
 from .sampling import DrawnSetting
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
 from .trial_record import FINISHED, CheckedTrials, Trial, TrialRecord, TrialResult
@@ -46,48 +46,48 @@ class Ledger:
     """
 
     def __init__(self, storage: str | Path | Address, name: str) -> None:
-        address = address_of(storage)
+        address = parse_address(storage)
         self.address = str(address)
         """The address, without a password."""
         self._database = Database(address)
         self._storage, self._locks = self._database.storage, self._database.locks
         self._name = name
         self._owner = uuid.uuid4().hex
-        self._held: set[int] = set()
+        self._running: set[int] = set()
         self._checked = CheckedTrials()
         with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
-            self._try(lambda: self._storage.create_new_study([StudyDirection.MAXIMIZE], name))
-        self._id = self._try(lambda: self._storage.get_study_id_from_name(name))
-        self._try(lambda: self._locks.hold(self._owner))
+            self._retry(lambda: self._storage.create_new_study([StudyDirection.MAXIMIZE], name))
+        self._id = self._retry(lambda: self._storage.get_study_id_from_name(name))
+        self._retry(lambda: self._locks.mark_alive(self._owner))
 
     def close(self) -> None:
         """Requeues this process's trials and releases its lock."""
         try:
-            for number in sorted(self._held):
+            for number in sorted(self._running):
                 self._requeue(number)
         finally:
             self._database.close()
 
     def trials(self) -> list[Trial]:
         """Every trial, by number."""
-        return self._try(self._all)
+        return self._retry(self._all)
 
     def _all(self) -> list[Trial]:
-        with made_by_mmsa(self.address):
+        with reject_foreign_content(self.address):
             return [*map(self._checked.of, self._storage.get_all_trials(self._id, deepcopy=False))]
 
     def record(self) -> StudyRecord:
         """What is stored with the study."""
-        return self._try(self._record)
+        return self._retry(self._record)
 
     def _record(self) -> StudyRecord:
-        with made_by_mmsa(self.address):
+        with reject_foreign_content(self.address):
             attributes = self._storage.get_study_user_attrs(self._id)
         return StudyRecord.of(self._name, attributes)
 
     def store(self, **parts: StudyPart) -> None:
         """Stores parts of the study's record."""
-        self._try(lambda: self._store(parts))
+        self._retry(lambda: self._store(parts))
 
     def _store(self, parts: Mapping[str, StudyPart]) -> None:
         for key, part in parts.items():
@@ -100,12 +100,12 @@ class Ledger:
         """Changes the study's record, one coordinator at a time.
 
         Args:
-            purpose: Only those with the same one wait for each other.
-            work: Told the record, it gives the parts to store. It is called again if the database
-                goes away meanwhile: another coordinator may have changed the record since.
+            purpose: Only changes with the same purpose wait for each other.
+            work: Takes the record, returns the parts to store. It is called again if the database
+                becomes unreachable: another coordinator may have changed the record since.
 
         Returns:
-            The record as it is then.
+            The changed record.
         """
 
         def once() -> StudyRecord:
@@ -115,30 +115,29 @@ class Ledger:
                 self._store(parts)
                 return self._record()
 
-        return self._try(once)
+        return self._retry(once)
 
     def claim(
         self, limit: int, draw: Callable[[list[FrozenTrial]], DrawnSetting]
     ) -> tuple[int, Setting] | None:
-        """Begins a trial: one that was interrupted, else a new one.
+        """Begins a trial: an interrupted one if there is one, else a new one.
 
         Args:
-            limit: Finished and running trials wanted in all.
-            draw: Makes a new one from the record.
+            limit: Finished and running trials of the study at most.
+            draw: Draws a new trial, given all earlier ones.
 
         Returns:
-            Number and setting of the trial, or None where the limit is reached.
+            Number and setting of the trial; None if the limit is reached.
         """
 
         def work() -> tuple[int, Setting] | None:
-            self._locks.keep()
+            self._locks.renew()
             with self._locks.exclusive(self._name) as check:
                 trials = self._all()
                 if self._requeue_orphans(trials):
                     trials = self._all()
                 states = [trial.frozen.state for trial in trials]
-                begun = sum(s in (*FINISHED, TrialState.RUNNING) for s in states)
-                if begun >= limit:
+                if sum(s in (*FINISHED, TrialState.RUNNING) for s in states) >= limit:
                     return None
                 if TrialState.WAITING in states:
                     return self._resume(trials[states.index(TrialState.WAITING)])
@@ -146,10 +145,10 @@ class Ledger:
                 check()
                 return self._begin(drawn)
 
-        claimed = self._try(work)
-        if claimed is not None:
-            self._held.add(claimed[0])
-        return claimed
+        claim = self._retry(work)
+        if claim is not None:
+            self._running.add(claim[0])
+        return claim
 
     def requeue_orphans(self) -> None:
         """Requeues trials of dead processes."""
@@ -158,10 +157,10 @@ class Ledger:
             with self._locks.exclusive(self._name):
                 self._requeue_orphans(self._all())
 
-        self._try(work)
+        self._retry(work)
 
     def _requeue_orphans(self, trials: list[Trial]) -> bool:
-        """Requeues trials of dead processes, and own ones that were begun unnoticed."""
+        """Requeues trials of dead processes, and own ones whose beginning was not confirmed."""
         alive = {self._owner: True}
         requeued = False
         for trial in trials:
@@ -169,9 +168,9 @@ class Ledger:
                 continue
             owner = trial.record.owner
             if owner not in alive:
-                alive[owner] = self._locks.is_held(owner)
-            unnoticed = owner == self._owner and trial.number not in self._held
-            if unnoticed or not alive[owner]:
+                alive[owner] = self._locks.is_alive(owner)
+            unconfirmed = owner == self._owner and trial.number not in self._running
+            if unconfirmed or not alive[owner]:
                 trial_id = self._trial_id(trial.number)
                 self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
                 requeued = True
@@ -190,10 +189,10 @@ class Ledger:
         return self._storage.get_trial_number_from_id(trial_id), drawn.setting
 
     def enqueue(self, trial: Trial) -> None:
-        """Queues a trial of another study, to be run before any is drawn."""
+        """Queues a trial of another study. It runs before any trial is drawn."""
         params, distributions = trial.frozen.params, trial.frozen.distributions
         record = TrialRecord(setting=trial.record.setting)
-        self._try(lambda: self._create(TrialState.WAITING, params, distributions, record))
+        self._retry(lambda: self._create(TrialState.WAITING, params, distributions, record))
 
     def _create(
         self,
@@ -202,7 +201,7 @@ class Ledger:
         distributions: dict[str, BaseDistribution],
         record: TrialRecord,
     ) -> int:
-        """Writes a trial in one transaction; returns its key in the database."""
+        """Writes a trial in one transaction; returns its identifier in the database."""
         template = optuna.trial.create_trial(
             state=state,
             params=params,
@@ -218,28 +217,27 @@ class Ledger:
         value: float,
         held_out: HeldOut | None,
     ) -> None:
-        """Ends a trial with its score, which is dropped where another process took the trial.
+        """Ends a trial with its score, unless another process took it over.
 
         Args:
             number: The trial.
-            result: What its trainings gave.
+            result: Of its trainings.
             value: Score, or of a pruned trial the value at its last step.
-            held_out: Its held-out probabilities; None where it was pruned.
+            held_out: Its held-out probabilities; None: it was pruned.
         """
-        pruned = held_out is None
 
         def write(trial_id: int) -> None:
-            kept = {} if held_out is None else {"held_out": held_out.encode()}
-            self._update(trial_id, result=result, **kept)
+            encoded = {} if held_out is None else {"held_out": held_out.encode()}
+            self._update(trial_id, result=result, **encoded)
             last = max(result.steps, default=0)
             self._storage.set_trial_intermediate_value(trial_id, last, value)
-            state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+            state = TrialState.PRUNED if held_out is None else TrialState.COMPLETE
             self._storage.set_trial_state_values(trial_id, state, [value])
 
         self._end(number, write)
 
     def fail(self, number: int, reason: str) -> None:
-        """Ends a trial without a score, with the reason."""
+        """Ends a trial without a score."""
 
         def write(trial_id: int) -> None:
             self._update(trial_id, failure=reason)
@@ -248,7 +246,7 @@ class Ledger:
         self._end(number, write)
 
     def count_death(self, number: int) -> int:
-        """Counts that a worker died over a trial; returns how often that happened."""
+        """Counts the death of a trial's worker; returns how many have died over the trial."""
         trial_id = self._trial_id(number)
 
         def work() -> int:
@@ -256,7 +254,7 @@ class Ledger:
             self._update(trial_id, deaths=deaths)
             return deaths
 
-        return self._try(work)
+        return self._retry(work)
 
     def _requeue(self, number: int) -> None:
         """Requeues one of this process's trials."""
@@ -270,18 +268,18 @@ class Ledger:
         trial_id = self._trial_id(number)
 
         def work() -> None:
-            self._locks.keep()
+            self._locks.renew()
             with self._locks.exclusive(self._name):
                 trial = self._read(trial_id)
                 is_own = trial.record.owner == self._owner
                 if trial.frozen.state is TrialState.RUNNING and is_own:
                     write(trial_id)
 
-        self._try(work)
-        self._held.discard(number)
+        self._retry(work)
+        self._running.discard(number)
 
     def _read(self, trial_id: int) -> Trial:
-        with made_by_mmsa(self.address):
+        with reject_foreign_content(self.address):
             return Trial.of(self._storage.get_trial(trial_id))
 
     def _update(self, trial_id: int, **changes: Any) -> None:
@@ -291,9 +289,9 @@ class Ledger:
             self._storage.set_trial_user_attr(trial_id, key, value)
 
     def _trial_id(self, number: int) -> int:
-        return self._try(
+        return self._retry(
             lambda: self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
         )
 
-    def _try(self, call: Callable[[], T]) -> T:
-        return patiently(call, self.address)
+    def _retry(self, call: Callable[[], T]) -> T:
+        return retry_until_available(call, self.address)

@@ -1,4 +1,4 @@
-"""Where a PostgreSQL password comes from that no command line has: as for PostgreSQL's programs."""
+"""PostgreSQL passwords from the environment or a file, as PostgreSQL's own programs find them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mmsa_cache.files.untrusted import read_regular
 
 _MAX_BYTES = 1 << 20
 _FIELDS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
-"""A field of a line; a backslash stands before a colon or a backslash of its own."""
+"""A field of a line; a backslash escapes a colon or a backslash."""
 
 
-def known_password(url: sqlalchemy.URL) -> SecretStr | None:
-    """The password of ``PGPASSWORD``, else of ``PGPASSFILE`` or ``~/.pgpass``.
+def find_password(url: sqlalchemy.URL) -> SecretStr | None:
+    """Finds the password in ``PGPASSWORD``, else in ``PGPASSFILE`` or ``~/.pgpass``.
 
-    The rules are those of libpq (PostgreSQL's documentation, 'The Password File'): lines
-    ``HOST:PORT:DATABASE:USER:PASSWORD``, ``*`` stands for any value, the first line that fits
-    counts, and a file that others may read is not used.
+    The rules are those of libpq (PostgreSQL's documentation, 'The Password File'): lines are
+    ``HOST:PORT:DATABASE:USER:PASSWORD``, ``*`` matches any value, the first matching line counts,
+    and a file that others may read is not used.
     """
     if "PGPASSWORD" in os.environ:
         return SecretStr(os.environ["PGPASSWORD"])
@@ -35,10 +35,10 @@ def known_password(url: sqlalchemy.URL) -> SecretStr | None:
     if is_open:
         say(f"{file} is not used: others may read it. chmod 600 {file}")
         return None
-    wanted = [url.host or "localhost", str(url.port or 5432), url.database or "", url.username]
+    values = [url.host or "localhost", str(url.port or 5432), url.database or "", url.username]
     for line in text.splitlines():
-        fields = [re.sub(r"\\(.)", r"\1", found) for found in _FIELDS.findall(line)[:5]]
-        fits = all(have in ("*", want) for have, want in zip(fields, wanted, strict=False))
-        if len(fields) == 5 and fits and not line.startswith("#"):
+        fields = [re.sub(r"\\(.)", r"\1", field) for field in _FIELDS.findall(line)[:5]]
+        matches = all(field in ("*", value) for field, value in zip(fields, values, strict=False))
+        if len(fields) == 5 and matches and not line.startswith("#"):
             return SecretStr(fields[4])
     return None

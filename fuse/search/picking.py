@@ -13,7 +13,7 @@ from fuse.setting import Setting
 
 from .database import StoredStudy
 from .greedy import EnsembleBudget, greedy, nested_gain
-from .held_out import HeldOut, stack
+from .held_out import HeldOut, stack_held_out
 from .trial_record import Trial
 
 
@@ -70,7 +70,7 @@ def pick(
     ]
     if not found:
         return None
-    rows, rounded = stack([held_out for *_, held_out in found], len(labels))
+    rows, rounded = stack_held_out([held_out for *_, held_out in found], len(labels))
     probabilities = rounded.astype(np.float64)
     sizes = np.array([size_of(trial.setting()) for _, trial, _ in found])
     weights = greedy(probabilities, labels[rows], budget, sizes)

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from fuse.figures.study import EndedTrial, StudySnapshot
 from mmsa_cache.names import unknown_name
 
-from .address import Address, address_of
+from .address import Address, parse_address
 from .database import DATABASE, StoredStudy, read_studies
 from .importance import alpha_beta, by_value, importances
 from .study import StudyConfig
@@ -26,7 +26,7 @@ def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) ->
     Raises:
         SettingsError: There is no such study.
     """
-    address = address_of(storage)
+    address = parse_address(storage)
     known = {stored.name: stored for stored in read_studies(address)}
     stored = known.get(name)
     identity = None if stored is None else stored.record.identity

@@ -15,8 +15,8 @@ import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
 
-from fuse.search.address import address_of
-from fuse.search.database import opened_to_read
+from fuse.search.address import parse_address
+from fuse.search.database import open_read_only
 from mmsa_cache.compose.search import dashboard as dashboard_module
 from mmsa_cache.compose.search.dashboard import dashboard
 from mmsa_cache.errors import SettingsError
@@ -30,7 +30,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def place(database: Path) -> Iterator[str]:
     """Host and port of a dashboard of one study with a trial."""
-    with dashboard(address_of(database)) as url:
+    with dashboard(parse_address(database)) as url:
         study = optuna.create_study(storage=f"sqlite:///{database}", study_name="<b>quick</b>")
         study.tell(study.ask({"alpha": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
         yield urlsplit(url).netloc
@@ -72,7 +72,7 @@ def test_nothing_is_written(place: str, database: Path) -> None:
         ("POST", "/api/trials/1/tell"),
     ):
         assert ask(place, path, method)[0] == 405
-    with opened_to_read(address_of(database)) as storage, pytest.raises(StorageInternalError):
+    with open_read_only(parse_address(database)) as storage, pytest.raises(StorageInternalError):
         storage.delete_study(1)
     assert database.read_bytes() == before
 
@@ -89,7 +89,7 @@ def test_connections_have_a_number_and_a_time(
 ) -> None:
     monkeypatch.setattr(dashboard_module, "_MAX_CONNECTIONS", 3)
     monkeypatch.setattr(dashboard_module._Handler, "timeout", 0.5)
-    with dashboard(address_of(database)) as url, contextlib.ExitStack() as stack:
+    with dashboard(parse_address(database)) as url, contextlib.ExitStack() as stack:
         place = urlsplit(url).netloc
         host, _, port = place.partition(":")
         silent = [
@@ -103,7 +103,7 @@ def test_connections_have_a_number_and_a_time(
 
 
 def test_it_ends_with_the_search(database: Path) -> None:
-    with dashboard(address_of(database)) as url:
+    with dashboard(parse_address(database)) as url:
         assert ask(urlsplit(url).netloc, "/api/studies")[0] == 200
     with pytest.raises(ConnectionRefusedError):
         ask(urlsplit(url).netloc, "/api/studies")
@@ -113,7 +113,7 @@ def test_without_the_package_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    shown = dashboard(address_of(tmp_path / "studies.db"))
+    shown = dashboard(parse_address(tmp_path / "studies.db"))
     with pytest.raises(SettingsError, match="needs the package optuna_dashboard") as caught, shown:
         pass
     assert "mmsa[dashboard]" in caught.value.hint

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from fuse.search import passwords
-from fuse.search.address import Address, address_of
+from fuse.search.address import Address, parse_address
 from fuse.search.ledger import Ledger
 from fuse.search.snapshot import snapshot
 from mmsa_cache.cli import main as command_line
@@ -59,7 +59,7 @@ def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ADDRESSES)
 def test_an_address_is_shown_without_its_password(text: str) -> None:
-    address = address_of(text)
+    address = parse_address(text)
     assert address.secrets() == {"password": SECRET}
     shown = [str(address), repr(address), f"{address}", repr(address.url), str(address.url)]
     shown += [address.url.render_as_string(hide_password=False), repr(address.password)]
@@ -155,8 +155,8 @@ def test_a_password_is_taken_out_of_the_list_of_processes(
 def test_an_address_is_sent_to_no_other_process(text: str) -> None:
     """Not as an argument of an actor, nor in what a pool gives its workers."""
     with pytest.raises(TypeError, match="stays in its process"):
-        pickle.dumps(address_of(text))
-    plain = address_of("postgresql://me@host/db")
+        pickle.dumps(parse_address(text))
+    plain = parse_address("postgresql://me@host/db")
     assert pickle.loads(pickle.dumps(plain)) == plain
 
 
@@ -180,15 +180,15 @@ def pgpass(folder: Path, *lines: str, mode: int = 0o600) -> None:
 def test_the_password_file(tmp_path: Path, lines: list[str], password: str | None) -> None:
     pgpass(tmp_path, *lines)
     wanted = {} if password is None else {"password": password}
-    assert address_of("postgresql://me@host/db").secrets() == wanted
-    assert address_of("postgresql://me:own@host/db").secrets() == {"password": "own"}
+    assert parse_address("postgresql://me@host/db").secrets() == wanted
+    assert parse_address("postgresql://me:own@host/db").secrets() == {"password": "own"}
 
 
 def test_a_password_file_that_others_may_read_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pgpass(tmp_path, f"*:*:*:*:{SECRET}", mode=0o640)
-    address = address_of("postgresql://me@host/db")
+    address = parse_address("postgresql://me@host/db")
     assert address.secrets() == {}
     said = " ".join(capsys.readouterr().err.split())
     assert ".pgpass is not used: others may read it" in said
@@ -200,17 +200,17 @@ def test_a_password_file_that_others_may_read_is_not_used(
     assert address.secrets() == {}
     monkeypatch.setenv("PGPASSWORD", SECRET)
     assert address.secrets() == {"password": SECRET}
-    assert passwords.known_password(address.url) is not None
+    assert passwords.find_password(address.url) is not None
     assert SECRET not in f"{address} {address!r}"
 
 
 @pytest.mark.parametrize("place", [Path("a?b {x} %20/s.db"), "sqlite:///a%3Fb {y}/s.db"])
 def test_a_file_of_any_name_is_the_file(tmp_path: Path, place: Path | str) -> None:
     Ledger(place, "s").close()
-    file = address_of(place).file
+    file = parse_address(place).file
     assert file is not None
     assert file.is_file()
-    assert isinstance(address_of(file), Address)
+    assert isinstance(parse_address(file), Address)
 
 
 def test_weights_and_biases_keeps_no_password(
@@ -269,5 +269,5 @@ def test_an_address_in_a_wrong_place_is_repeated_without_its_password(
 def test_malformed_addresses_are_errors_of_settings() -> None:
     for text in MALFORMED:
         with pytest.raises(SettingsError, match="--storage") as raised:
-            address_of(text)
+            parse_address(text)
         assert raised.value.__suppress_context__ or raised.value.__context__ is None

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 from optuna.storages._rdb.models import BaseModel
 
-from fuse.search.address import Address, address_of
+from fuse.search.address import Address, parse_address
 from fuse.search.choice import summarise_studies
 from fuse.search.ledger import Ledger
 from mmsa_cache.errors import ModelError
@@ -88,7 +88,7 @@ WAYS: dict[str, Callable[[str], object]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("made", [MLFLOW, [*MLFLOW, NOTE]])
 def test_studies_are_not_put_beside_mlflow(place: str, made: list[str], way: str) -> None:
-    address = address_of(place)
+    address = parse_address(place)
     fill(address, made)
     before = dump(address)
     with pytest.raises(
@@ -101,10 +101,10 @@ def test_studies_are_not_put_beside_mlflow(place: str, made: list[str], way: str
 def test_runs_are_not_put_beside_studies(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
     Ledger(place, "s").close()
-    before = dump(address_of(place))
+    before = dump(parse_address(place))
     with pytest.raises(ModelError, match=r"holds Optuna's tables.*\n.*MLFLOW_TRACKING_URI"):
         track(place, monkeypatch)
-    assert dump(address_of(place)) == before
+    assert dump(parse_address(place)) == before
     assert [summary.study for summary in summarise_studies(place)] == ["s"]
 
 
@@ -112,7 +112,7 @@ def test_a_third_program_is_told_apart_by_its_note(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mlflow")
-    address = address_of(place)
+    address = parse_address(place)
     fill(address, [*AIRFLOW, NOTE])
     before = dump(address)
     with pytest.raises(ModelError, match=r"another program's|did not write"):

@@ -30,10 +30,10 @@ class Server:
         """Makes a database; its address."""
         import sqlalchemy
 
-        from fuse.search.address import address_of
+        from fuse.search.address import parse_address
 
         engine = sqlalchemy.create_engine(
-            address_of(self.address).url, isolation_level="AUTOCOMMIT"
+            parse_address(self.address).url, isolation_level="AUTOCOMMIT"
         )
         with engine.connect() as connection:
             connection.execute(sqlalchemy.text(f"create database {name}"))

@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from fuse.search.address import Address
-from fuse.search.database import make_tables, opened_to_read
+from fuse.search.database import create_tables, open_read_only
 from mmsa_cache.console import say
 from mmsa_cache.errors import require_extra
 
@@ -87,9 +87,9 @@ def dashboard(address: Address) -> Iterator[str]:
     # Its warnings would be written over the table of the search.
     logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "Some regimes for parameter", UserWarning)
-    make_tables(address)
+    create_tables(address)
     with (
-        opened_to_read(address) as storage,
+        open_read_only(address) as storage,
         make_server(_HOST, 0, _read_only(wsgi(storage)), _Server, _Handler) as server,
     ):
         thread = threading.Thread(target=server.serve_forever, args=(_SECONDS_TO_END,), daemon=True)

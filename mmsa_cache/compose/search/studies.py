@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuse.search.address import Address, address_of
+from fuse.search.address import Address, parse_address
 from fuse.search.database import DATABASE
 from fuse.search.study import StudyConfig
 from fuse.search.study_file import find_study, read_study
@@ -19,7 +19,7 @@ def studies_database(settings: Settings) -> Address:
         SettingsError: The setting is not an address.
     """
     storage = settings.storage
-    return address_of(DATABASE if storage is None else storage.get_secret_value())
+    return parse_address(DATABASE if storage is None else storage.get_secret_value())
 
 
 def read_study_file(session: Session, name: str) -> StudyConfig:

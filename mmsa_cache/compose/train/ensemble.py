@@ -119,7 +119,7 @@ def _reusable_predictions(
 ) -> HeldOutProbabilities:
     """Held-out predictions of the searches that training the same folds would repeat."""
     return {
-        (0, setting): held_out.spread(samples)
+        (0, setting): held_out.for_samples(samples)
         for setting, held_out in ensemble.held_out.items()
         if ignores_held_out(setting) and np.array_equal(held_out.rows, development)
     }

@@ -12,7 +12,7 @@ import pytest
 
 from fuse.search import held_out
 from fuse.search.database import read_studies
-from fuse.search.held_out import HeldOut, HeldOutRecord, stack
+from fuse.search.held_out import HeldOut, HeldOutRecord, stack_held_out
 from fuse.search.trial_record import Trial
 from mmsa_cache.data.splits import outer_split
 from mmsa_cache.errors import ModelError
@@ -72,11 +72,11 @@ def test_what_is_no_record_is_refused_in_bounded_memory(
 
 
 def test_trials_of_other_rows_are_not_stacked() -> None:
-    rows, values = stack([some([1, 4], 1), some([1, 4], 2)], 5)
+    rows, values = stack_held_out([some([1, 4], 1), some([1, 4], 2)], 5)
     assert (rows.tolist(), values.shape) == ([1, 4], (2, 2, 3))
     for held, samples in (([some([1, 4]), some([1, 3])], 5), ([some([1, 4])], 4)):
         with pytest.raises(ModelError, match="not of the same rows"):
-            stack(held, samples)
+            stack_held_out(held, samples)
 
 
 def trials(database: Path) -> list[Trial]:

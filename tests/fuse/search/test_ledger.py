@@ -39,8 +39,8 @@ def claim(ledger: Ledger) -> int | None:
 
 def die(ledger: Ledger) -> None:
     """As a killed process: the lock is free, its file is left, nothing was requeued."""
-    ledger._held.clear()
-    ledger._locks._own.pop_all()
+    ledger._running.clear()
+    ledger._locks._stack.pop_all()
 
 
 def test_trials_of_the_dead_are_claimed_again_and_those_of_the_living_are_not(

@@ -111,10 +111,10 @@ def test_what_counts_is_how_long_it_is_away_and_not_what_was_done_before(
 
     monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     if is_back:
-        assert locks.patiently(call, "db") == "done"
+        assert locks.retry_until_available(call, "db") == "done"
     else:
         with pytest.raises(MmsaError, match=r"db does not answer.*network error"):
-            locks.patiently(call, "db")
+            locks.retry_until_available(call, "db")
     assert now[0] < worked + away + 15
 
 
@@ -162,5 +162,5 @@ def test_what_the_driver_lets_through_is_an_error_of_the_database() -> None:
         thread.start()
         place = "postgresql://me@{}:{}/db".format(*listening.getsockname())
         with pytest.raises(sqlalchemy.exc.DBAPIError):
-            address.address_of(place).engine().connect()
+            address.parse_address(place).engine().connect()
         thread.join()

@@ -25,7 +25,7 @@ from sklearn.metrics import f1_score, log_loss
 
 from fuse.models.squares import squares
 from fuse.search.choice import choose_trial, summarise_studies
-from fuse.search.database import address_of, read_studies
+from fuse.search.database import parse_address, read_studies
 from fuse.search.importance import alpha_beta, by_value, importances
 from fuse.search.ledger import Ledger
 from fuse.search.messages import FoldPredictions
@@ -282,11 +282,11 @@ def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = str(address_of("postgresql://me:secret@host/db"))
+    hidden = str(parse_address("postgresql://me:secret@host/db"))
     assert hidden == "postgresql+pg8000://me:***@host/db"
     for wrong in ("mysql://host/db", "sqlite://", "sqlite:///:memory:", "here"):
         with pytest.raises(SettingsError, match="--storage"):
-            address_of(wrong)
+            parse_address(wrong)
     monkeypatch.setattr("fuse.search.locks.PATIENCE", 0.2)
     pytest.importorskip("pg8000")
     with pytest.raises(MmsaError, match=r"me:\*\*\*@127\.0\.0\.1:1/db does not answer"):
