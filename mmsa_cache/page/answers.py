@@ -71,12 +71,12 @@ class Answers:
             ModelError: An encoder is missing.
         """
         post = self._make_sample(text, image)
-        return self._predict(text, post, self.model.encoded([post]))
+        return self._predict(text, post, self.model.encode_posts([post]))
 
     def explain(self, text: str | None, image: Path | None) -> tuple[Answer, Explanation]:
         """As `answer`, with an explanation."""
         post = self._make_sample(text, image)
-        bank = self.model.encoded([post])
+        bank = self.model.encode_posts([post])
         answer = self._predict(text, post, bank)
         maps = attention_of(self.model.session, self.model.ensemble, bank, post)
         nearest = self._nearest.find(bank) if self._nearest else []
@@ -100,7 +100,7 @@ class Answers:
         limit = self.model.session.settings.data.max_chars
         if limit and len(strip_text(text or "")) > limit:
             notes.append(f"The text was cut to {limit} characters, as the training texts were.")
-        if not (post.text and post.image_path) and not self.model.knows_halves:
+        if not (post.text and post.image_path) and not self.model.accepts_missing_modality:
             notes.append(WHOLE_PAIRS)
         return Answer(tag, dict(zip(self.model.classes, probabilities, strict=True)), notes)
 

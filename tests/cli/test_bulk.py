@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose.predict import bulk
-from mmsa_cache.compose.predict.partial import Partial
+from mmsa_cache.compose.predict.partial import PartialPredictions
 from mmsa_cache.compose.predict.predictor import Predictor
 from mmsa_cache.errors import SettingsError
 from tests.support.command import kill_when
@@ -122,7 +122,7 @@ def test_what_the_store_has_is_not_encoded(work: Path, monkeypatch: pytest.Monke
     def loaded(*_: object) -> None:
         raise AssertionError("an encoder was loaded")
 
-    monkeypatch.setattr(Session, "loaded", loaded)
+    monkeypatch.setattr(Session, "load_encoder", loaded)
     pairs = work / "posts" / "pairs"
     rows = [[(pairs / f"{i}.txt").read_text(), f"posts/pairs/{i}.jpg"] for i in range(9)]
     write(work / "old.csv", [["text", "image"], *rows])
@@ -167,10 +167,10 @@ def stopping_after(windows: int):  # type: ignore[no-untyped-def]
 
 def test_what_was_begun_of_something_else_is_refused(work: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
-    first = Partial(out, {"run": "a"}, 3, force=False)
+    first = PartialPredictions(out, {"run": "a"}, 3, force=False)
     first.add(np.full((4, 3), 1 / 3))
     first.close()
-    again = Partial(out, {"run": "a"}, 3, force=False)
+    again = PartialPredictions(out, {"run": "a"}, 3, force=False)
     np.testing.assert_array_equal(again.rows, np.full((4, 3), 1 / 3))
     again.add(np.array([[0.5, 0.5, 0.5]]))  # no probabilities
     with again.path.open("ab") as file:
@@ -178,16 +178,16 @@ def test_what_was_begun_of_something_else_is_refused(work: Path, tmp_path: Path)
     with pytest.raises(SettingsError, match="Another process writes"):
         again.add(np.full((1, 3), 1 / 3))
     again.close()
-    again = Partial(out, {"run": "a"}, 3, force=False)
+    again = PartialPredictions(out, {"run": "a"}, 3, force=False)
     assert len(again.rows) == 4, "rows from the first that is none on are cut off"
     again.close()
     with pytest.raises(SettingsError, match="begun by another run"):
-        Partial(out, {"run": "b"}, 3, force=False)
-    anew = Partial(out, {"run": "b"}, 3, force=True)
+        PartialPredictions(out, {"run": "b"}, 3, force=False)
+    anew = PartialPredictions(out, {"run": "b"}, 3, force=True)
     assert not len(anew.rows)
     anew.close()
     anew.path.write_bytes(b'{"ru')  # killed within the first line
-    assert not len(Partial(out, {"run": "a"}, 3, force=False).rows)
+    assert not len(PartialPredictions(out, {"run": "a"}, 3, force=False).rows)
 
 
 @pytest.mark.parametrize(

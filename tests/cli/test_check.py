@@ -19,8 +19,8 @@ from extract.inputs import decode as decoding
 from extract.inputs.strict import Strict
 from mmsa_cache.compose.check import check as verb_check
 from mmsa_cache.compose.check.format import format_check
-from mmsa_cache.compose.extraction import sieve
-from mmsa_cache.compose.extraction.sieve import SHOWN_ASIDE
+from mmsa_cache.compose.extraction import bad_rows
+from mmsa_cache.compose.extraction.bad_rows import MAX_LISTED
 from mmsa_cache.compose.session.samples import read_data
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.loading import load_settings
@@ -397,7 +397,9 @@ def test_an_interrupted_extraction_goes_on_without_trying_the_pictures_again(
         ("image", 0),
         ("text", 4),
     ]
-    monkeypatch.setattr(sieve, "find_undecodable", None)  # would be called where nothing was noted
+    monkeypatch.setattr(
+        bad_rows, "find_undecodable", None
+    )  # would be called where nothing was noted
     resumed = mmsa(work, *skip)
     assert "4 of 6 rows are there." in resumed.stderr
     mmsa(work, *extraction(work / "without", tmp_path / "plain"))
@@ -487,7 +489,7 @@ def test_a_record_reads_back(tmp_path: Path) -> None:
 
 def test_many_rows_set_aside_are_counted(work: Path, tmp_path: Path) -> None:
     root = make_data(tmp_path / "many", ["0", "1"])
-    gone = [f"x{n}" for n in range(SHOWN_ASIDE + 3)]
+    gone = [f"x{n}" for n in range(MAX_LISTED + 3)]
     (root / "train.txt").write_text(label_file(["0", "1", *gone]))
     flags = ("--on-bad", "skip", "--max-bad", "1")
     shown = mmsa(work, *extraction(root, tmp_path / "cache", *flags)).stderr

@@ -30,7 +30,7 @@ from mmsa_cache.names import MODALITIES, SPLITS
 from ..session.completion import stored_data_settings
 from ..session.samples import classes_of, scan_incrementally
 from ..session.store import Store
-from .sieve import keep_good
+from .bad_rows import exclude_bad_rows
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
         reading = {name: pool.submit(scan_incrementally, settings, name, store) for name in wanted}
         _import_libraries()
-    kept = keep_good(settings, {name: task.result for name, task in reading.items()})
+    kept = exclude_bad_rows(settings, {name: task.result for name, task in reading.items()})
     for samples, intake in kept.values():
         say(intake.summary())
         text, picture = (~samples.present).sum(0).tolist()

@@ -24,8 +24,8 @@ def open_bank(
     Args:
         settings: Name the data, the encoders and the caches.
         split: One of `SPLITS`.
-        samples: All of the split.
-        pairs: Encoders whose features are wanted.
+        samples: All samples of the split.
+        pairs: Encoders whose features are opened.
 
     Raises:
         MmsaError: As `Session.bank` raises.
@@ -41,6 +41,6 @@ def live_bank(
     Args:
         settings: Name the encoders.
         samples: What to encode.
-        pairs: Encoders whose features are wanted.
+        pairs: The encoders.
     """
     return live.live_bank(Session(settings), samples, pairs)

@@ -20,18 +20,18 @@ from mmsa_cache.runs.folder import RunFolder
 from ..export_folder import is_export
 from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
-from .predictor import settings_of
+from .predictor import settings_of_run
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedRuns:
-    """A comparison, and what readers of its figures must know."""
+    """A comparison, and notes for its readers."""
 
     comparison: Comparison
     notes: list[str]
 
     def as_json(self) -> JsonObject:
-        """The notes beside the comparison."""
+        """The comparison, with the notes."""
         return {**self.comparison.as_json(), "notes": self.notes}
 
 
@@ -42,35 +42,35 @@ def compare(
 
     Args:
         names: Names or folders of two or more runs.
-        grouped: Duplicate posts are resampled together, as the first run's data shows them.
-        overrides: What is said in the place of the first run's settings.
+        grouped: Duplicate posts are resampled together; the first run's data tells duplicates.
+        overrides: Replace settings of the first run.
 
     Raises:
-        SettingsError: Fewer than two runs, or one of them twice.
-        ModelError: A run is missing or damaged, or the runs do not go together.
+        SettingsError: There are fewer than two runs, or one is named twice.
+        ModelError: A run is missing or damaged, or the runs cannot be compared.
         DataError: ``grouped``, and the first run's data cannot be read or lacks rows.
     """
     return compare_runs(names, find_runs(names), grouped=grouped, overrides=overrides)
 
 
 def find_runs(names: Sequence[str]) -> list[RunFolder]:
-    """Runs that may be compared: two or more different ones, judged on rows of one split.
+    """Finds runs that can be compared: two or more, judged on rows of one split.
 
     Raises:
-        SettingsError: Fewer than two runs, or one of them twice.
+        SettingsError: There are fewer than two runs, or one is named twice.
         ModelError: A run is missing or damaged, or they were judged on different splits.
     """
-    runs = [find_judged(name) for name in names]
+    runs = [find_run_with_predictions(name) for name in names]
     _check_different(names, runs)
     check_same_split(names, runs)
     return runs
 
 
-def find_judged(name: str) -> RunFolder:
-    """A run, and no export: that has figures, and not the predictions that they are of.
+def find_run_with_predictions(name: str) -> RunFolder:
+    """Finds a run with the predictions of its outer rows, which an export lacks.
 
     Raises:
-        ModelError: There is none of this name, or it is an export.
+        ModelError: There is no run of this name, or it is an export.
     """
     run = RunFolder.find(name)
     if is_export(run.path):
@@ -88,7 +88,7 @@ def compare_runs(
     grouped: bool = False,
     overrides: RunOverrides = NO_OVERRIDES,
 ) -> ComparedRuns:
-    """See `compare`; of runs that were found."""
+    """`compare`, for the runs of `find_runs`."""
     shared = share(
         [
             RunPredictions(name, run.record.classes, run.predictions)
@@ -108,21 +108,22 @@ def compare_runs(
 def _check_different(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
     if len(names) < 2:
         raise SettingsError("One run cannot be compared.", "Name two or more.")
-    same = [
+    paths = [run.path.resolve() for run in runs]
+    repeated = [
         f"{name} is {earlier}"
-        for place, name in enumerate(names)
-        for at, earlier in enumerate(names[:place])
-        if runs[at].path.resolve() == runs[place].path.resolve()
+        for index, name in enumerate(names)
+        for earlier, path in zip(names[:index], paths, strict=False)
+        if path == paths[index]
     ]
-    if same:
-        raise SettingsError("A run is named twice.", "Name different ones.", same)
+    if repeated:
+        raise SettingsError("A run is named twice.", "Name different ones.", repeated)
 
 
 def check_same_split(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
-    """Refuses runs that were judged on rows of different splits, which may have the same guids.
+    """Refuses runs that were judged on different splits, whose rows may have the same guids.
 
     Raises:
-        ModelError: They were.
+        ModelError: The splits differ.
     """
     splits = [run.record.protocol.judging for run in runs]
     if len(set(splits)) > 1:
@@ -135,10 +136,10 @@ def check_same_split(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
 
 
 def _groups(run: RunFolder, guids: Sequence[str], overrides: RunOverrides) -> IntArray:
-    """Numbers from 0 of the duplicate groups that rows belong to, (rows,)."""
+    """Duplicate group of each row, numbered from 0, (rows,)."""
     policy = PathPolicy.for_run(run.path, overrides)
     session = Session(
-        settings_of(run, policy, overrides), trained_on=run.record.encoders, path_policy=policy
+        settings_of_run(run, policy, overrides), trained_on=run.record.encoders, path_policy=policy
     )
     split = run.record.protocol.judging
     group = dict(zip(session.samples(split).guids, session.groups(split).tolist(), strict=True))

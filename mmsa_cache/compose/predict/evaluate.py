@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +26,16 @@ from mmsa_cache.runs.folder import RunFolder
 
 from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from ..session.samples import splits_of
-from .labelled import Labelled, match
+from .labelled import LabelledRows, match_labels
 from .predictor import Predictor, load_model
 
-_ORDER = ("val", "test", "train")
-"""Of the splits that are scored: what was learned from comes last."""
+_SPLIT_ORDER = ("val", "test", "train")
+"""Order in which splits are scored: what was learned from comes last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Figures of a run on the rows of a label file, or of a split."""
+    """Scores of a run on the rows of a label file, or of a split."""
 
     run: str
     split: str | None
@@ -42,21 +43,21 @@ class Evaluation:
     rule: Decide
     """Decision rule of the scores."""
     rows_seen_in_training: int
-    """Figures from such rows mean little."""
+    """Scores of such rows mean little."""
     rows_with_duplicate_in_training: int
-    """Rows that were not seen, but show the same post as one that was."""
+    """Rows that were not seen, but duplicate one that was."""
     notes: list[str]
     scores: Scores
     decisions: dict[Decide, Decision]
     """By each decision rule."""
     intervals: ScoreIntervals
     without_duplicates: Scores | None
-    """Of the other rows; None where there are none."""
+    """Scores of the rows that are neither; None where there are none."""
     halves: dict[Presence, Scores]
-    """Apart by what the rows have; none where all are whole posts."""
+    """Scores by the modalities of the rows; empty where all rows have both."""
 
     def as_json(self) -> JsonObject:
-        """The scores beside the other values."""
+        """The scores, with the other values."""
         without = self.without_duplicates
         return {
             "run": self.run,
@@ -66,10 +67,10 @@ class Evaluation:
             "rows_with_duplicate_in_training": self.rows_with_duplicate_in_training,
             "notes": self.notes,
             **self.scores.as_json(),
-            "decisions": {rule: of.as_json() for rule, of in self.decisions.items()},
+            "decisions": {rule: scores.as_json() for rule, scores in self.decisions.items()},
             "intervals": self.intervals.as_json(),
             "without_duplicates": None if without is None else without.as_json(),
-            "halves": {kind: of.as_json() for kind, of in self.halves.items()},
+            "halves": {kind: scores.as_json() for kind, scores in self.halves.items()},
         }
 
 
@@ -84,67 +85,67 @@ def evaluate(
 
     Args:
         name: Name or folder of a run.
-        labels: A file with labels; None: those of the data.
-        overrides: What is said in the place of the run's settings.
+        labels: A file with labels; default: the labels of the data.
+        overrides: Replace settings of the run.
         decide: Decision rule; default: the run's.
-        split: Only its rows.
+        split: Only rows of this split are scored.
 
     Raises:
         SettingsError: There is no such split.
         ModelError: The run cannot be loaded.
-        DataError: A row has no label, or no pair in the data; or no split has labels.
+        DataError: A row has no label, or no post in the data; or no split has labels.
     """
     if split is not None:
         check_split(split)
     run = RunFolder.find(name)
     model = load_model(name, **asdict(overrides), decide=decide)
-    needed = {split} if split is not None else set()
-    if not needed and labels is None:
-        needed = splits_of(model.session.settings, model.session.store)
-    posts = _posts(model, needed)
+    required = {split} if split is not None else set()
+    if not required and labels is None:
+        required = splits_of(model.session.settings, model.session.store)
+    posts = _read_splits(model, required)
     if labels is not None:
-        chosen = {key: of for key, of in posts.items() if split in (None, key)}
-        rows = match(labels, run.record.classes, chosen, model.session.settings)
-        return [_evaluated(run, name, model, posts, rows, None)]
-    found = []
-    for key in (key for key in _ORDER if key in posts and split in (None, key)):
+        allowed = {key: samples for key, samples in posts.items() if split in (None, key)}
+        rows = match_labels(labels, run.record.classes, allowed, model.session.settings)
+        return [_score_rows(run, name, model, posts, rows, None)]
+    evaluations = []
+    for key in (key for key in _SPLIT_ORDER if key in posts and split in (None, key)):
         codes = _codes(model, key, posts[key])
-        places = np.flatnonzero(codes != UNKNOWN_LABEL)
-        if not len(places):
+        indices = np.flatnonzero(codes != UNKNOWN_LABEL)
+        if not len(indices):
             if split is None:
                 continue
             raise DataError(f"No row of the split {split} has a label.", "Give --labels FILE.")
-        if len(places) < len(codes):
-            say(f"Note: {len(codes) - len(places)} rows of {key} have no label: not scored.")
-        rows = Labelled(np.full(len(places), SPLITS.index(key)), places, codes[places])
-        found.append(_evaluated(run, name, model, posts, rows, key))
-    if not found:
+        if len(indices) < len(codes):
+            say(f"Note: {len(codes) - len(indices)} rows of {key} have no label: not scored.")
+        rows = LabelledRows(np.full(len(indices), SPLITS.index(key)), indices, codes[indices])
+        evaluations.append(_score_rows(run, name, model, posts, rows, key))
+    if not evaluations:
         raise DataError("No split of the data has labels.", "Give --labels FILE.")
-    return found
+    return evaluations
 
 
-def _posts(model: Predictor, needed: Collection[str]) -> dict[str, SampleTable]:
-    """The splits that can be read; others are not there, unless they are needed."""
-    found: dict[str, SampleTable] = {}
-    problem: MmsaError | None = None
+def _read_splits(model: Predictor, required: Collection[str]) -> dict[str, SampleTable]:
+    """Reads the splits; those that cannot be read are left out unless they are required."""
+    splits: dict[str, SampleTable] = {}
+    first_error: MmsaError | None = None
     for key in SPLITS:
         try:
-            found[key] = model.session.samples(key)
+            splits[key] = model.session.samples(key)
         except (DataError, SettingsError) as error:
-            if key in needed:
+            if key in required:
                 raise
-            problem = problem or error
-    if not found and problem is not None:
-        raise problem
-    return found
+            first_error = first_error or error
+    if not splits and first_error is not None:
+        raise first_error
+    return splits
 
 
 def _codes(model: Predictor, split: str, samples: SampleTable) -> IntArray:
-    """Labels of samples as codes of the run's classes, which a store may have in another order."""
+    """Labels of samples as codes of the run's classes; a store may order its classes otherwise."""
     stored, codes = model.session.store.split(split), samples.labels
     if stored is None or stored[1] is not samples or [*stored[0].classes] == model.classes:
         return codes
-    names = np.array([*stored[0].classes, ""])  # the last is of those without a label
+    names = np.array([*stored[0].classes, ""])  # the last stands for no label
     unknown = sorted({*names[codes].tolist()} - {*model.classes, ""})
     if unknown:
         raise DataError(
@@ -156,95 +157,89 @@ def _codes(model: Predictor, split: str, samples: SampleTable) -> IntArray:
     return np.array([known[name] for name in names[codes].tolist()], np.int64)
 
 
-def _evaluated(
+def _score_rows(
     run: RunFolder,
     name: str,
     model: Predictor,
     posts: Mapping[str, SampleTable],
-    rows: Labelled,
+    rows: LabelledRows,
     split: str | None,
 ) -> Evaluation:
     classes, truth = run.record.classes, rows.labels
-    probabilities = _probabilities(model, rows, len(classes))
-    seen, known, groups = _relation(run, model, posts, rows)
-    twins = int((known & ~seen).sum())
-    of = f"these {len(truth)} rows" + (f" of {split}" if split else "")
+    probabilities = _gather(
+        rows, lambda key: np.array([row for _, row in model.predict_split(key)], np.float64)
+    )
+    seen, known, groups = _training_relation(run, model, posts, rows)
+    duplicates = int((known & ~seen).sum())
+    described = f"these {len(truth)} rows" + (f" of {split}" if split else "")
     if seen.any():
-        say(f"Note: {seen.sum()} of {of} took part in training.")
-    if twins:
-        say(f"Note: {twins} of {of} have a duplicate that took part in training.")
+        say(f"Note: {seen.sum()} of {described} took part in training.")
+    if duplicates:
+        say(f"Note: {duplicates} of {described} have a duplicate that took part in training.")
     calibration = model.ensemble.calibration
     decided = {rule: calibration.decide(probabilities, rule) for rule in DECIDE}
     predicted = decided[model.rule]
 
-    def scored(rows: NDArray[np.bool_]) -> Scores:
+    def score(rows: NDArray[np.bool_]) -> Scores:
         return probability_score(
             truth[rows], probabilities[rows], classes, predicted=predicted[rows]
         )
 
-    scores = scored(np.ones_like(known))
+    scores = score(np.ones_like(known))
+    present = _gather(rows, lambda key: posts[key].present)
     return Evaluation(
         name,
         split,
         model.rule,
         int(seen.sum()),
-        twins,
+        duplicates,
         model.notes + absent_notes(scores.absent),
         scores,
         score_decisions(truth, decided, len(classes), groups=groups),
         score_intervals(truth, probabilities, classes, predicted=predicted, groups=groups),
-        None if known.all() else scored(~known),
-        {kind: scored(here) for kind, here in rows_by_presence(_present(posts, rows)).items()},
+        None if known.all() else score(~known),
+        {kind: score(mask) for kind, mask in rows_by_presence(present).items()},
     )
 
 
-def _probabilities(model: Predictor, rows: Labelled, classes: int) -> NDArray[np.float64]:
-    """(rows, classes)"""
-    found = np.empty((len(rows.labels), classes))
-    for number in np.unique(rows.splits).tolist():
-        of_split = rows.splits == number
-        predicted = np.array([p for _, p in model.predict_split(SPLITS[number])])
-        found[of_split] = predicted[rows.places[of_split]]
-    return found
+def _gather(rows: LabelledRows, values_of: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
+    """Values of rows from the arrays of their splits, (rows, …)."""
+    numbers, order = np.unique(rows.splits), np.argsort(rows.splits, kind="stable")
+    values = [values_of(SPLITS[n])[rows.indices[rows.splits == n]] for n in numbers.tolist()]
+    return np.concatenate(values)[np.argsort(order)]
 
 
-def _present(posts: Mapping[str, SampleTable], rows: Labelled) -> NDArray[np.bool_]:
-    """Whether each row has a text, and a picture, (rows, 2)."""
-    found = np.empty((len(rows.labels), 2), np.bool_)
-    for number in np.unique(rows.splits).tolist():
-        of_split = rows.splits == number
-        found[of_split] = posts[SPLITS[number]].present[rows.places[of_split]]
-    return found
-
-
-def _relation(
-    run: RunFolder, model: Predictor, posts: Mapping[str, SampleTable], rows: Labelled
+def _training_relation(
+    run: RunFolder, model: Predictor, posts: Mapping[str, SampleTable], rows: LabelledRows
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], IntArray]:
-    """Whether a run has learned from each row, or from one that shows its post.
+    """Relates rows to those that a run has learned from.
 
     Returns:
-        Two boolean arrays, and the numbers of the duplicate groups, (rows,).
+        Whether each row was learned from; whether it or a duplicate was; and the numbers of the
+        duplicate groups, (rows,) each.
     """
     train = posts.get("train", SampleTable.from_samples([]))
-    tables, of, first = [train], np.array(rows.places), len(train)
+    # The rows to score follow those of train in one table.
+    tables, indices, total = [train], np.array(rows.indices), len(train)
     for number in np.unique(rows.splits).tolist():
         if SPLITS[number] != "train":
-            of_split = rows.splits == number
-            of[of_split] = first + np.arange(of_split.sum())
-            tables.append(posts[SPLITS[number]].take(rows.places[of_split]))
-            first += int(of_split.sum())
-    learned = np.zeros(first, np.bool_)
-    learned[: len(train)] = _learned(run, model, posts)
+            in_split = rows.splits == number
+            indices[in_split] = total + np.arange(in_split.sum())
+            tables.append(posts[SPLITS[number]].take(rows.indices[in_split]))
+            total += int(in_split.sum())
+    learned = np.zeros(total, np.bool_)
+    learned[: len(train)] = _learned_mask(run, model, posts)
     groups = concatenate_tables(tables).groups()
-    return learned[of], np.isin(groups[of], groups[learned]), groups[of]
+    own = groups[indices]
+    return learned[indices], np.isin(own, groups[learned]), own
 
 
-def _learned(
+def _learned_mask(
     run: RunFolder, model: Predictor, posts: Mapping[str, SampleTable]
 ) -> NDArray[np.bool_]:
-    """Whether a run has learned from each row of train; all, where that cannot be told.
+    """Whether a run has learned from each row of train, (rows of train,).
 
-    An export does not keep which rows judged it.
+    True for all rows where that is unknown: an export does not keep which rows judged it.
     """
     protocol, session = run.record.protocol, model.session
     guids = posts["train"].guids if "train" in posts else []

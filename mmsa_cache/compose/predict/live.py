@@ -1,4 +1,4 @@
-"""Features of posts that no extraction was made of."""
+"""Features of posts that were not extracted."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def live_bank(
     positions: int = 1,
     reuse: bool = False,
 ) -> FeatureBank:
-    """Encodes samples now, without variants.
+    """Encodes samples now, without augmented variants.
 
-    The features equal those of a cache up to the order of additions, which padding and batches
-    change: about one part in a thousand, the resolution of float16.
+    The features equal those of a store to about one part in a thousand, the resolution of float16:
+    padding and batches change the order of additions.
 
     Args:
         session: Has the encoders.
-        samples: What to encode; a half that one lacks is masked out.
+        samples: What to encode; a modality that one lacks is masked out.
         pairs: See `Session.bank`.
-        expected: Of each pair, the features that a model reads: these sizes stand for a half that
-            all samples lack.
+        expected: Sizes of the features that the model of each pair reads; needed for a modality
+            that all samples lack.
         positions: Patches that the models expect of a picture.
-        reuse: Read what the store has, where the encoders are those of a model.
+        reuse: Read stored rows where the encoders are those of a model.
     """
     readers = list(zip(pairs, expected, strict=True)) if expected else []
 
     def encode(modality: str, name: str) -> ModalityFeatures:
         rows = plan_rows(samples, {}, "none", modality)
         if len(rows) or not readers:
-            return _encoded(session, rows, modality, name, reuse)
+            return _encode(session, rows, modality, name, reuse)
         dim = getattr(readers[0][1], modality)
         count = positions if modality == "image" else 1
         vectors = pools_read(readers, modality, name)
@@ -58,21 +58,21 @@ def live_bank(
     return bank_choice(encode, samples).open(pairs)
 
 
-def _encoded(
+def _encode(
     session: Session, rows: RowPlan, modality: str, name: str, reuse: bool
 ) -> ModalityFeatures:
-    """Features of rows, encoded now where they are not read."""
+    """Features of rows, read from the store where `reuse` is set, else encoded now."""
     shards: Sequence[Shard] = ()
-    places = np.full(len(rows), -1)
+    indices = np.full(len(rows), -1)
     trained_on = session.trained_on.get(modality, {}).get(name)
     if reuse and trained_on is not None:
-        shards, places = session.store.rows(trained_on, rows.wanted)
-    missing = np.flatnonzero(places < 0).tolist()
+        shards, indices = session.store.rows(trained_on, rows.wanted)
+    missing = np.flatnonzero(indices < 0).tolist()
     if missing:
         spec, encoder = session.encoder(modality, name), session.load_encoder(modality, name)
         batch_size = rows_a_batch(session.settings.extract.batch_size, session.device)
         reader = reader_of(spec, session.settings.seed)
-        fresh = [rows[place] for place in missing]
-        places[missing] = sum(map(len, shards)) + np.arange(len(missing))
-        shards = [*shards, encode_rows(fresh, reader, encoder, session.device, batch_size)]
-    return ModalityFeatures(shards, f"{modality} ({name})", places, rows.wanted.table)
+        indices[missing] = sum(map(len, shards)) + np.arange(len(missing))
+        new_rows = [rows[index] for index in missing]
+        shards = [*shards, encode_rows(new_rows, reader, encoder, session.device, batch_size)]
+    return ModalityFeatures(shards, f"{modality} ({name})", indices, rows.wanted.table)

@@ -1,4 +1,4 @@
-"""``OUT.part``: probabilities of the rows that an interrupted prediction finished."""
+"""``OUT.part``: the probabilities that an interrupted prediction finished."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from mmsa_cache.files.untrusted import open_regular
 Floats = NDArray[np.float64]
 
 
-class Partial:
-    """A line of JSON that says what of, then a row of float64 (little endian) for each post.
+class PartialPredictions:
+    """A file of a header in one line of JSON, then float64 (little endian) rows, one a post.
 
     Args:
-        out: The file that is to be written in the end.
-        header: What the probabilities are of: run, data and rule.
-        classes: Numbers of a row.
-        force: What is there of something else is replaced.
+        out: The result file that is written in the end.
+        header: Identifies run, data and rule.
+        classes: Number of classes.
+        force: Whether a file with another header is replaced.
 
     Attributes:
-        rows: Those that were there, (rows, classes).
+        rows: The rows of an interrupted command, (rows, classes).
 
     Raises:
-        SettingsError: The file is of something else.
+        SettingsError: The file has another header.
         LinkError: It is a link.
         DiskError: It cannot be written.
     """
@@ -40,61 +40,61 @@ class Partial:
         self, out: Path, header: Mapping[str, object], classes: int, *, force: bool
     ) -> None:
         self.path = resolve_declared(out.with_name(f"{out.name}.part"))
-        first = json.dumps(header, sort_keys=True).encode() + b"\n"
+        header_line = json.dumps(header, sort_keys=True).encode() + b"\n"
         make_folders(self.path.parent)
         check_target(self.path)
-        begun, data = self._read(len(first))
-        if not first.startswith(begun) and not force:
+        old_header, data = self._read(len(header_line))
+        if not header_line.startswith(old_header) and not force:
             raise SettingsError(
                 f"{self.path} was begun by another run, on other data or for another rule.",
                 "Remove it, give another --out, or --force to begin anew.",
             )
-        self.rows = self._whole(data if begun == first else b"", classes)
-        self._size = len(first) + self.rows.nbytes if begun == first else 0
+        self.rows = self._valid_rows(data if old_header == header_line else b"", classes)
+        self._size = len(header_line) + self.rows.nbytes if old_header == header_line else 0
         with explain_write_errors(self.path):
             self._file = DISK.append(self.path, self._size if self.path.exists() else None)
         if not self._size:
-            self._append(first)
+            self._append(header_line)
 
-    def _read(self, first: int) -> tuple[bytes, bytes]:
-        """The first line, which has so many bytes, and what follows; nothing of no file."""
+    def _read(self, header_size: int) -> tuple[bytes, bytes]:
+        """The header and the rows; both are empty where there is no file."""
         try:
             with open_regular(self.path, links=False) as file:
-                return file.readline(first), file.read()
+                return file.readline(header_size), file.read()
         except FileNotFoundError:
             return b"", b""
 
     @staticmethod
-    def _whole(data: bytes, classes: int) -> Floats:
-        """The complete rows; those from the first that has no probabilities on are left out."""
+    def _valid_rows(data: bytes, classes: int) -> Floats:
+        """The complete rows of probabilities, up to the first invalid row."""
         rows = np.frombuffer(data[: len(data) // (8 * classes) * 8 * classes], "<f8")
         rows = rows.reshape(-1, classes)
-        good = (rows >= 0).all(1) & (abs(rows.sum(1) - 1) < 1e-6)
-        return rows[: len(rows) if good.all() else int(good.argmin())]
+        valid = (rows >= 0).all(1) & (abs(rows.sum(1) - 1) < 1e-6)
+        return rows[: len(rows) if valid.all() else int(valid.argmin())]
 
     def add(self, rows: Floats) -> None:
-        """Keeps rows; they are on the medium when it returns.
+        """Appends rows and syncs them to the disk.
 
         Raises:
             SettingsError: Another process writes the file.
-            DiskError: They cannot be written; what was there stays.
+            DiskError: They cannot be written; earlier rows stay.
         """
         self._append(np.ascontiguousarray(rows, "<f8").tobytes())
 
     def _append(self, data: bytes) -> None:
         if os.fstat(self._file).st_size != self._size:
             raise SettingsError(f"Another process writes {self.path}.", "Give another --out.")
-        rest = memoryview(data)
+        left = memoryview(data)
         with explain_write_errors(self.path):
-            while rest:
-                rest = rest[DISK.write(self._file, rest) :]
+            while left:
+                left = left[DISK.write(self._file, left) :]
             DISK.fsync(self._file)
         self._size += len(data)
 
     def close(self) -> None:
-        """Ends writing; the rows stay."""
+        """Closes the file, which keeps its rows."""
         os.close(self._file)
 
     def remove(self) -> None:
-        """Removes the file: the rows are where they were to be."""
+        """Removes the file, once the result is written."""
         DISK.remove(self.path)

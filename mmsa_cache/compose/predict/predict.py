@@ -17,9 +17,20 @@ from .predictor import load_model
 WHOLE_PAIRS = "Note: this model was trained on whole pairs only (modality_dropout = 0)."
 
 
+PredictedRow = tuple[str, str | None, list[float] | None]
+"""Guid, predicted class, probabilities; the last two are None for a bad row."""
+
+
+def row_as_json(classes: list[str], row: PredictedRow) -> JsonObject:
+    """``guid``, ``tag`` and ``probabilities`` by class."""
+    guid, tag, probabilities = row
+    by_class = None if probabilities is None else dict(zip(classes, probabilities, strict=True))
+    return {"guid": guid, "tag": tag, "probabilities": by_class}
+
+
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """What to predict: a split, or one post of which a part may be missing."""
+    """What to predict: a split, or one post, which may lack its text or its picture."""
 
     run: str
     """Name or folder of a run or an export."""
@@ -39,16 +50,12 @@ class PredictedRows:
     rows: list[tuple[str, list[float]]]
     """Guid, probabilities in the order of the classes."""
     tags: list[str]
-    """The class that is decided for, of each row."""
+    """The predicted class of each row."""
 
     def as_json(self) -> list[JsonObject]:
-        """Of each row ``guid``, ``tag`` and ``probabilities`` by class."""
+        """`row_as_json` of each row."""
         return [
-            {
-                "guid": guid,
-                "tag": tag,
-                "probabilities": dict(zip(self.classes, probabilities, strict=True)),
-            }
+            row_as_json(self.classes, (guid, tag, probabilities))
             for (guid, probabilities), tag in zip(self.rows, self.tags, strict=True)
         ]
 
@@ -76,7 +83,7 @@ def predict(request: PredictRequest) -> PredictedRows:
     if request.split is not None:
         rows = model.predict_split(request.split)
     else:
-        if (text is None or image is None) and not model.knows_halves:
+        if (text is None or image is None) and not model.accepts_missing_modality:
             say(WHOLE_PAIRS)
         rows = [("pair", model.predict_pair(text, image))]
     return PredictedRows(model.classes, rows, model.decide([p for _, p in rows]))

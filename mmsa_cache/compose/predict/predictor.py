@@ -54,30 +54,30 @@ def load_model(
     """Loads a trained model: ``load_model("runs/NAME").predict("what a day", "picture.jpg")``.
 
     Args:
-        run: A `Run`, the name of one below ``runs``, the folder of a run or an export, or
-            ``hf://USER/REPO``, to which one was pushed.
-        device: ``auto``, ``cpu`` or ``cuda``; default: as the model was trained with.
-        data: Folder of the pairs that `Predictor.predict_split` reads; default: the run's.
-        cache: Root folder of their features; default: the run's.
+        run: A `Run`, the name of one below ``runs``, the folder of a run or an export, or the
+            address ``hf://USER/REPO`` of a pushed export.
+        device: ``auto``, ``cpu`` or ``cuda``; default: the device of training.
+        data: Folder of the posts that `Predictor.predict_split` reads; default: the run's.
+        cache: Folder of the store with their features; default: the run's.
         allow_outside: Whether folders that the run names are used wherever they are; else they must
             lie in the working folder or in the run's own, or be those of ``mmsa.toml``.
-        online: Whether the model of ``hf://``, and encoders that are not on this machine, are
-            fetched by their names at the hub; else no socket is opened.
+        online: Whether the model of ``hf://`` and missing encoders are downloaded; else
+            no socket is opened.
         decide: Decision rule of `Predictor.decide`; default: the run's.
 
     Raises:
         SettingsError: An argument cannot be used.
-        ModelError: There is no such model, or its files are not those of one.
-        DeviceError: The device is not there.
+        ModelError: There is no such model, or its files are invalid.
+        DeviceError: There is no such device.
     """
     check_paths(run=run if not isinstance(run, str) else None, data=data, cache=cache)
     check_choice("decide", decide, DECIDE)
     folder = find_run(run, online=online)
     record = folder.record
-    places = [None if place is None else Path(place) for place in (data, cache)]
-    overrides = RunOverrides(places[0], places[1], device, allow_outside, online)
+    data, cache = (None if path is None else Path(path) for path in (data, cache))
+    overrides = RunOverrides(data, cache, device, allow_outside, online)
     policy = PathPolicy.for_run(folder.path, overrides)
-    settings = settings_of(folder, policy, overrides)
+    settings = settings_of_run(folder, policy, overrides)
     try:
         with open_tensors(folder.place(MODEL_FILE)) as file:
             ensemble = Ensemble.restore(
@@ -102,7 +102,7 @@ def load_model(
 
 
 def find_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder:
-    """A run or an export, see `load_model`."""
+    """Finds a run or an export, see `load_model`."""
     name = os.fspath(run)
     if name.startswith("hf://"):
         from ..hub.model import fetched_model
@@ -111,27 +111,29 @@ def find_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder:
     return RunFolder.find(name)
 
 
-def settings_of(folder: RunFolder, policy: PathPolicy, overrides: RunOverrides) -> Settings:
-    """The settings of a run; what lies in or beside its folder is named by its path.
+def settings_of_run(folder: RunFolder, policy: PathPolicy, overrides: RunOverrides) -> Settings:
+    """The settings of a run, with the paths of its data, store and encoders on this machine.
 
     Args:
         folder: The run.
-        policy: Where the folders may be that it names: others are none.
-        overrides: What the command says in the place of the run.
+        policy: Which folders that it names may be used: others count as missing.
+        overrides: Replace settings of the run.
 
     Raises:
-        ModelError: A value is not one of a setting.
+        ModelError: A value is invalid.
     """
     values = folder.record.settings.model_dump()
     if overrides.device is not None:
         values["device"] = overrides.device
-    kept = values["cache"]["dir"]
-    own = policy.own.cache.dir
-    values["cache"]["dir"] = own if overrides.cache else _cache_of(folder, kept, policy)
-    root = values["data"]["root"] if overrides.data is None else overrides.data
-    if root is not None and overrides.data is None:
-        root = _beside(folder, root)
-        root = root if policy.allows_with_note(root, "the run's data folder", DATA_HINT) else None
+    if overrides.cache:
+        values["cache"]["dir"] = policy.own.cache.dir
+    else:
+        values["cache"]["dir"] = _store_folder(folder, values["cache"]["dir"], policy)
+    root = overrides.data
+    if root is None and values["data"]["root"] is not None:
+        root = _resolve_path(folder, values["data"]["root"])
+        if not policy.allows_with_note(root, "the run's data folder", DATA_HINT):
+            root = None
     values["data"]["root"] = root
     for section, key in encoder_paths(values):
         if os.path.exists(folder.path / section[key]):  # noqa: PTH110
@@ -140,40 +142,40 @@ def settings_of(folder: RunFolder, policy: PathPolicy, overrides: RunOverrides) 
     return validate(Settings, values, message, "", ModelError)
 
 
-def _cache_of(folder: RunFolder, kept: Path, policy: PathPolicy) -> Path:
-    """The store of a run: where it was, or that of the working folder if it is gone."""
-    found = _beside(folder, kept)
-    if policy.allows_with_note(found, "the run's store", STORE_HINT) and found.is_dir():
-        return resolve_declared(found)
+def _store_folder(folder: RunFolder, stored: Path, policy: PathPolicy) -> Path:
+    """The store of a run, or that of the working folder if it is gone."""
+    path = _resolve_path(folder, stored)
+    if policy.allows_with_note(path, "the run's store", STORE_HINT) and path.is_dir():
+        return resolve_declared(path)
     return policy.own.cache.dir
 
 
-def _beside(folder: RunFolder, kept: Path) -> Path:
-    """A path of a run's settings: relative ones begin in its folder, so that both can be moved."""
-    return Path(os.path.normpath(folder.path.resolve() / kept))
+def _resolve_path(folder: RunFolder, stored: Path) -> Path:
+    """A path in a run's settings; relative ones begin in its folder, so that both can be moved."""
+    return Path(os.path.normpath(folder.path.resolve() / stored))
 
 
 def portable_path(path: Path, run: Path) -> Path:
-    """A path as the settings of a run keep it: relative to its folder inside the working folder.
+    """A path for the settings of a run: relative to its folder if both are in the working folder.
 
     Args:
-        path: Of the store or the data.
+        path: Of the store, the data or an encoder.
         run: The run's folder.
     """
-    found, home = path.resolve(), Path.cwd().resolve()
-    inside = found.is_relative_to(home) and run.resolve().is_relative_to(home)
-    return Path(os.path.relpath(found, run.resolve())) if inside else found
+    path, run, working = path.resolve(), run.resolve(), Path.cwd().resolve()
+    inside = path.is_relative_to(working) and run.is_relative_to(working)
+    return Path(os.path.relpath(path, run)) if inside else path
 
 
 class Predictor:
-    """A trained model that takes raw posts. Made by `load_model`.
+    """A trained model that predicts raw posts; see `load_model`.
 
-    Encoders are loaded when a post first needs them, and kept.
+    Encoders are loaded on first use and kept.
 
     Args:
         ensemble: The trained members and their calibration.
-        record: How the model was made.
-        session: Of the settings that the features were made under, with paths and device of now.
+        record: The record of the run.
+        session: Of the settings of the run, with the paths and the device of this machine.
         decide: Decision rule; default: the run's.
     """
 
@@ -193,12 +195,12 @@ class Predictor:
 
     @property
     def classes(self) -> list[str]:
-        """Class names, in the order of probabilities."""
+        """Class names, in the order of the probabilities."""
         return self.record.classes
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of its figures must know: synthetic data, random weights."""
+        """Notes for readers of its scores: synthetic data, random weights."""
         return self.session.notes(self.pairs)
 
     def predict(self, text: str | None = None, image: str | Path | None = None) -> dict[str, float]:
@@ -224,25 +226,25 @@ class Predictor:
         return self.predict_posts([self.post(text, image)])[0]
 
     def post(self, text: str | None, image: Path | None) -> Sample:
-        """A post as those that it learned from; see `single_sample`."""
-        if not isinstance(text, str | None):  # NaN stands for nothing in tables of others
+        """Makes a sample of a post as in training; see `single_sample`."""
+        if not isinstance(text, str | None):  # tables may hold NaN for a missing text
             raise DataError(f"The text is no string: {str(text)[:40]}.", "Give a string, or None.")
         if text is not None:
             text = strip_text(text)[: self.session.settings.data.max_chars]
         return single_sample(text, image)
 
     def predict_posts(self, posts: Sequence[Sample], *, reuse: bool = False) -> list[list[float]]:
-        """Class probabilities of posts, encoded now; halves may be missing.
+        """Class probabilities of posts, encoded now; a text or a picture may be missing.
 
         Args:
             posts: What to predict.
-            reuse: Read the features that the store has.
+            reuse: Read stored features where there are some.
         """
-        bank = self.encoded(posts, reuse=reuse)
+        bank = self.encode_posts(posts, reuse=reuse)
         return [probabilities for _, probabilities in self.predict_bank(bank)]
 
-    def encoded(self, posts: Sequence[Sample], *, reuse: bool = False) -> FeatureBank:
-        """What the models read of posts, encoded now; see `predict_posts`."""
+    def encode_posts(self, posts: Sequence[Sample], *, reuse: bool = False) -> FeatureBank:
+        """The features of posts, encoded now; see `predict_posts`."""
         dims = [model.dims for model in self.record.models]
         cells = max(1, *(setting.grid**2 for setting in self._model_settings))
         return live_bank(self.session, posts, self.pairs, dims, cells, reuse)
@@ -250,11 +252,11 @@ class Predictor:
     def predict_split(self, split: str) -> list[tuple[str, list[float]]]:
         """(guid, class probabilities) of a split of the data, in the order of its label file.
 
-        Features of the store are read where it has them all; else the pairs are encoded now.
+        Stored features are read where the store has all of them; else the posts are encoded now.
 
         Raises:
-            DataError: The pairs cannot be read.
-            SettingsError: The model knows no data folder.
+            DataError: The posts cannot be read.
+            SettingsError: The model has no data folder.
         """
         samples = self.session.samples(split)
         try:
@@ -270,17 +272,17 @@ class Predictor:
         return list(zip(bank.guids, probabilities.tolist(), strict=True))
 
     def decide(self, probabilities: Sequence[Sequence[float]] | Probabilities) -> list[str]:
-        """The classes that are decided for.
+        """The predicted classes by the decision rule.
 
         Args:
-            probabilities: Of each post, in the order of `classes`.
+            probabilities: (posts, classes)
         """
         codes = self.ensemble.calibration.decide(np.array(probabilities), self.rule)
         return [self.classes[code] for code in codes.tolist()]
 
     @property
-    def knows_halves(self) -> bool:
-        """Whether all its members learned from posts that lack a half, or read only one."""
+    def accepts_missing_modality(self) -> bool:
+        """Whether all members learned from posts with one modality, or read only one."""
         if self.record.settings.data.missing == "allow":
             return True
         return all(s.modality != "both" or s.modality_dropout for s in self._model_settings)

@@ -12,8 +12,8 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.files.results import check_outputs, write_result
 from mmsa_cache.runs.folder import RunFolder
 
-from ..predict.compare import find_judged
-from ..predict.predictor import load_model, settings_of
+from ..predict.compare import find_run_with_predictions
+from ..predict.predictor import load_model, settings_of_run
 from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
 from .gallery import gallery_posts
@@ -63,7 +63,7 @@ def report(request: ReportRequest) -> WrittenReport:
         ModelError: A run is missing or damaged, or the two were split differently.
         SettingsError: ``against`` is the run itself.
     """
-    run = find_judged(request.run)
+    run = find_run_with_predictions(request.run)
     try:
         model = load_model(run.path, **asdict(request.overrides))
         ensemble, session = model.ensemble, model.session
@@ -88,7 +88,7 @@ def report(request: ReportRequest) -> WrittenReport:
 def session_of_run(run: RunFolder, overrides: RunOverrides) -> Session:
     """The data and encoders of a run; without posts, with a note, if they are missing."""
     policy = PathPolicy.for_run(run.path, overrides)
-    session = Session(settings_of(run, policy, overrides), path_policy=policy)
+    session = Session(settings_of_run(run, policy, overrides), path_policy=policy)
     return _allow_missing_posts(session, run.record.protocol.judging)
 
 
@@ -144,7 +144,7 @@ def compose_page(
 
 
 def _find_rival(run: RunFolder, name: str) -> RunFolder:
-    rival = find_judged(name)
+    rival = find_run_with_predictions(name)
     if rival.path.resolve() == run.path.resolve():
         raise SettingsError("A run cannot be compared with itself.", "Name another --against.")
     return rival

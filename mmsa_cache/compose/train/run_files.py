@@ -101,7 +101,7 @@ def tracker_parameters(identity: RunIdentity, encoders: Mapping[str, str]) -> di
     return values
 
 
-def run_settings(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
+def portable_settings(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
     """Settings as a run keeps them: paths inside the working folder are relative to the run.
 
     Raises:

@@ -34,7 +34,7 @@ from .choice import ChosenRecipes
 from .choose import choose_settings
 from .nested import choose_nested, compare_with_baselines
 from .request import TrainRequest
-from .run_files import METRICS, append_epoch, run_settings, tracker_parameters, write_run
+from .run_files import METRICS, append_epoch, portable_settings, tracker_parameters, write_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         choice = replace(choice, held_out={})
     resumable = identity.as_json() | {"held out before": len(choice.held_out)}
     with new_run(request.name, resumable) as (name, path):
-        settings = run_settings(session.completed_settings(pairs), session.classes, RUNS / name)
+        settings = portable_settings(
+            session.completed_settings(pairs), session.classes, RUNS / name
+        )
         parameters = tracker_parameters(identity, session.encoder_labels(pairs))
         place = Place(name, path / "tensorboard", parameters)
         with tracking(request.track, place) as tracker:
