@@ -1,4 +1,4 @@
-"""Which posts repeat each other: by equal keys, and pictures by how they look."""
+"""Groups of duplicate posts: by equal keys, and of pictures by perceptual hashes."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 NEAR = 6
-"""Bits of 64 in which the hashes of pictures that look alike may differ. On the 4,511 pictures of
-MVSA-Single, 137 pairs of different bytes are at most 6 apart, all of them the same picture; the
-first pairs that only share their layout come at 10."""
+"""Largest distance (of 64 bits) between the hashes of pictures that look alike. On the 4,511
+pictures of MVSA-Single, 137 pairs of different bytes are at most 6 apart, all of them the same
+picture; the first pairs that only share their layout come at 10."""
 FLAT = 4.0
-"""Deviation of grey values (of 255) below which a picture shows nothing that a hash could tell."""
+"""Deviation of grey values (of 255) below which a picture is too flat for a hash."""
 _BITS = 64
 _ROWS = 1024
-"""Rows that are compared with a whole bucket at a time."""
+"""Rows of a bucket that are compared with the whole bucket at a time."""
 
 Hashes = NDArray[np.uint64]
 
 
 def group_by_key(keys: Iterable[Hashable]) -> list[list[int]]:
-    """Places that share a key, at least two each, by first appearance; None is no key."""
-    found: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
+    """Indices of equal keys, at least two a group, by first appearance; None is no key."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
         if key is not None:
-            found.setdefault(key, []).append(place)
-    return [places for places in found.values() if len(places) > 1]
+            groups.setdefault(key, []).append(index)
+    return [indices for indices in groups.values() if len(indices) > 1]
 
 
 def connected_groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers the groups of things that pairs connect.
+    """Connected components of a graph.
 
     Args:
-        count: Number of things.
-        pairs: Places of two things that belong together, (pairs, 2).
+        count: Number of nodes.
+        pairs: Edges as indices of two nodes, (pairs, 2).
 
     Returns:
-        Group number a thing, (count,), numbered by first appearance.
+        Component number of each node, (count,), numbered by first appearance.
     """
     if not count:
         return np.empty(0, np.int64)
@@ -54,7 +54,7 @@ def connected_groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> int | None:
-    """Perceptual hash of a picture (imagehash's DCT hash, 64 bits); None where it is flat.
+    """Perceptual hash of a picture (imagehash's DCT hash, 64 bits); None if it is flat.
 
     Args:
         pixels: (height, width, 3) RGB.
@@ -66,40 +66,40 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> int | None:
     return int.from_bytes(bits.tobytes(), "big")
 
 
-def near_groups(looks: Sequence[int | None], distance: int = NEAR) -> list[list[int]]:
-    """Groups of pictures that look alike: each member is near some other one of its group.
+def near_groups(values: Sequence[int | None], distance: int = NEAR) -> list[list[int]]:
+    """Groups of pictures that look alike: each is near another one of its group.
 
     Two hashes that differ in at most d bits agree on at least one of d + 1 bands of bits, so only
     those that share a band are compared.
 
     Args:
-        looks: Hashes of `perceptual_hash`; None belongs nowhere.
-        distance: Bits that may differ.
+        values: Hashes of `perceptual_hash`; None is in no group.
+        distance: Most bits that may differ.
 
     Returns:
-        Places, at least two each, by first appearance.
+        Indices, at least two a group, by first appearance.
     """
     hashes, inverse = np.unique(
-        np.array([look for look in looks if look is not None], np.uint64), return_inverse=True
+        np.array([value for value in values if value is not None], np.uint64), return_inverse=True
     )
     group = connected_groups(len(hashes), _near_pairs(hashes, distance))
     number = iter(group[inverse].tolist())
-    return group_by_key(None if look is None else next(number) for look in looks)
+    return group_by_key(None if value is None else next(number) for value in values)
 
 
 def _near_pairs(hashes: Hashes, distance: int) -> NDArray[np.int64]:
-    """Pairs of places of different hashes at most ``distance`` bits apart, (pairs, 2)."""
+    """Index pairs of different hashes at most ``distance`` bits apart, (pairs, 2)."""
     edges = np.linspace(0, _BITS, distance + 2).astype(int).tolist()
-    found: list[NDArray[Any]] = [np.empty((0, 2), np.int64)]
+    near: list[NDArray[Any]] = [np.empty((0, 2), np.int64)]
     for low, high in itertools.pairwise(edges):
         band = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         order = np.argsort(band, kind="stable")
         cuts = np.flatnonzero(np.diff(band[order])) + 1
         for bucket in np.split(order, cuts):
             for first in range(0, len(bucket) if len(bucket) > 1 else 0, _ROWS):
-                part = bucket[first : first + _ROWS]
-                apart = np.bitwise_count(hashes[part][:, None] ^ hashes[bucket][None])
+                rows = bucket[first : first + _ROWS]
+                apart = np.bitwise_count(hashes[rows][:, None] ^ hashes[bucket][None])
                 left, right = np.nonzero(apart <= distance)
-                pairs = np.stack([part[left], bucket[right]], 1)
-                found.append(pairs[pairs[:, 0] < pairs[:, 1]])
-    return np.concatenate(found)
+                pairs = np.stack([rows[left], bucket[right]], 1)
+                near.append(pairs[pairs[:, 0] < pairs[:, 1]])
+    return np.concatenate(near)

@@ -1,9 +1,9 @@
-"""Which files have not changed since they were last hashed: they are not opened again.
+"""Remembers the hashes of files, so that unchanged ones are not read again.
 
-``CACHE/data/.stats-SPLIT-DIGEST`` keeps, for one split of one data folder, a mark of every file
-that was read and the hash that reading it gave. A mark is a hash of the file's path, size, inode
-and times; the change time, which no program can set, moves with every write. The file is this
-machine's own: without it, or where it is broken, everything is read.
+``CACHE/data/.stats-SPLIT-DIGEST`` holds, for one split of one data folder, a mark of every file
+that was read and the sha256 of its content. A mark is a hash of the file's path, size, inode and
+times; the change time, which no program can set, moves with every write. The file belongs to this
+machine: without it, or if it is damaged, everything is read.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from mmsa_cache.key_table import KeyTable
 from .table import IntArray, SampleTable
 
 NO_MARK = bytes(16)
-"""Mark of a file that must be read."""
+"""Mark of a file that must be read: no other file has it."""
 _MAGIC = b"mmsa file stats1"
 _MAX_BYTES = 4 << 30
 _RECORD = len(NO_MARK) + 32
-"""A mark and a sha256."""
+"""Bytes of a mark and a sha256."""
 
 Bytes = NDArray[np.uint8]
 CachedText = tuple[str, str, bytes | None]
-"""A text, its sha256 (hex) and its key."""
+"""A text, its sha256 (hex) and its `files.text_key`."""
 
 
-def file_mark(name: str, found: os.stat_result, looked: float, use: str) -> bytes:
-    """The mark of a file; `NO_MARK` where a write that is still to come may give the same one.
+def file_mark(name: str, status: os.stat_result, checked_at: float, use: str) -> bytes:
+    """The mark of a file; `NO_MARK` if a later write may leave the same size and times.
 
     Args:
         name: Path relative to its folder.
-        found: What the file is.
-        looked: Seconds since the epoch, from before ``found`` was asked for.
-        use: What its hash depends on beside its bytes.
+        status: Result of ``stat``.
+        checked_at: Time before that call, in seconds since the epoch.
+        use: What the hash depends on besides the file's bytes.
     """
-    if max(found.st_mtime_ns, found.st_ctime_ns) >= 1e9 * (looked - CLOCK_TICK):
+    if max(status.st_mtime_ns, status.st_ctime_ns) >= 1e9 * (checked_at - CLOCK_TICK):
         return NO_MARK
-    numbers = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+    numbers = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
     state = f"{use}\0{name}\0{numbers}"
     return hashlib.blake2b(state.encode(), digest_size=len(NO_MARK)).digest()
 
 
 class FileHashCache:
-    """What earlier commands found in the files of a split.
+    """The hashes of a split's files, kept from command to command.
 
     Args:
         cache: Root folder of the store.
         root: The data folder.
         split: One of `SPLITS`.
-        stored: The split as it is stored: texts of unchanged files are taken from there.
-        rehash: Read every file all the same, and remember what is found.
+        stored: The split in the store, which has the texts of unchanged files.
+        rehash: Whether to start empty, so that every file is read.
     """
 
     def __init__(
@@ -86,27 +86,32 @@ class FileHashCache:
             self._by_text.add(self._texts.digests("text"))
 
     def digests(self, marks: Sequence[bytes]) -> list[bytes | None]:
-        """sha256 of each file that is known by its mark, 32 bytes."""
+        """The sha256 of each file, 32 bytes; None if its mark is unknown."""
         rows = self._find(marks)
         digests = self._records[:, len(NO_MARK) :]
         return [digests[row].tobytes() if row >= 0 else None for row in rows.tolist()]
 
     def texts(self, marks: Sequence[bytes]) -> list[CachedText | None]:
-        """The text of each file that is known by its mark and whose text is stored."""
+        """The text of each file; None if its mark is unknown or its text not in the store."""
         if self._texts is None:
             return [None] * len(marks)
         rows = self._find(marks)
-        hit = np.flatnonzero(rows >= 0)
-        place = self._by_text.places(self._records[rows[hit], len(NO_MARK) :])
-        hit, place = hit[place >= 0], place[place >= 0]
-        found: list[CachedText | None] = [None] * len(marks)
-        for at, sample in zip(hit.tolist(), self._texts.take(place), strict=True):
+        hits = np.flatnonzero(rows >= 0)
+        sample_rows = self._by_text.places(self._records[rows[hits], len(NO_MARK) :])
+        hits, sample_rows = hits[sample_rows >= 0], sample_rows[sample_rows >= 0]
+        texts: list[CachedText | None] = [None] * len(marks)
+        for index, sample in zip(hits.tolist(), self._texts.take(sample_rows), strict=True):
             assert sample.text is not None  # `has_texts`
-            found[at] = (sample.text, sample.text_sha256, sample.text_key)
-        return found
+            texts[index] = (sample.text, sample.text_sha256, sample.text_key)
+        return texts
 
     def note(self, marks: Sequence[bytes], digests: Sequence[bytes]) -> None:
-        """Remembers files by their marks, known ones too; an empty digest is none."""
+        """Adds files by their marks, or keeps known ones; files with an empty digest are left out.
+
+        Args:
+            marks: Marks of `file_mark`.
+            digests: sha256 of each file, 32 bytes.
+        """
         rows = self._find(marks)
         self._used[rows[rows >= 0]] = True
         fresh = b"".join(
@@ -118,26 +123,28 @@ class FileHashCache:
             self._fresh += fresh
 
     def save(self) -> None:
-        """Writes what was noted, where the store may be written."""
+        """Writes the files that were noted; a store that cannot be written stays as it is."""
         if not self._fresh and self._used.all():
             return
         fresh = np.frombuffer(self._fresh, np.uint8).reshape(-1, _RECORD)
-        whole = np.concatenate([np.zeros((1, _RECORD), np.uint8), self._records[self._used], fresh])
-        digest = hashlib.sha256(whole[1:].data).digest()
-        whole[0] = np.frombuffer(_MAGIC + digest, np.uint8)
+        content = np.concatenate(
+            [np.zeros((1, _RECORD), np.uint8), self._records[self._used], fresh]
+        )
+        digest = hashlib.sha256(content[1:].data).digest()
+        content[0] = np.frombuffer(_MAGIC + digest, np.uint8)
         with contextlib.suppress(OSError):
             make_folders(self.path.parent)
-            write_atomically(self.path, whole.data)
+            write_atomically(self.path, content.data)
 
     def _find(self, marks: Sequence[bytes]) -> IntArray:
-        wanted = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, len(NO_MARK))
-        rows = self._marks.places(wanted)
-        rows[~wanted.any(1)] = -1
+        keys = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, len(NO_MARK))
+        rows = self._marks.places(keys)
+        rows[~keys.any(1)] = -1
         return rows
 
 
 def _read(path: Path) -> Bytes:
-    """The records of a file; none where it is not what was written."""
+    """Reads the records, (files, 48); none if the file is absent or damaged."""
     try:
         data = np.frombuffer(read_regular(path, _MAX_BYTES, links=False), np.uint8)
     except (OSError, ValueError):

@@ -31,13 +31,13 @@ PICTURE_SUFFIXES = {
     ".heif": "HEIF",
     ".jfif": "JPEG",
 }
-"""Endings of pictures' names and the format each promises; of two pictures of one guid, the one
-whose ending stands first here is taken."""
+"""Suffix of a picture's name → its format; of two pictures of one guid, the one whose suffix comes
+first here is used."""
 IMAGE_SUFFIXES = tuple(PICTURE_SUFFIXES)
 MAX_TEXT_BYTES = 1 << 20
 LEADS_OUT = "leads out of the data folder"
-"""Reason of the one fault of a row that ends everything, whatever is to be done with bad rows."""
-FOLLOW = " by a link (allowed with follow_links = true under [data])"
+"""Reason of the only fault of a row that is fatal even where bad rows are set aside."""
+FOLLOW_HINT = " by a link (allowed with follow_links = true under [data])"
 EMPTY_TEXT = "empty text"
 EMPTY_FILE = "empty file"
 MISSING = "missing"
@@ -45,43 +45,43 @@ _NOISE = re.compile(r"https?://\S+|^RT\s+@\w+:?", re.IGNORECASE)
 
 
 def strip_text(text: str) -> str:
-    """A text without BOM and outer white space."""
+    """Removes byte order marks and surrounding white space."""
     return text.lstrip("\ufeff").strip()
 
 
 def plain_text(text: str) -> str:
-    """A text without URLs and a leading ``RT @name``, in lower case: what the post says."""
+    """A text without URLs and a leading ``RT @name``, in lower case with single spaces."""
     return " ".join(_NOISE.sub(" ", text).split()).lower()
 
 
 def text_key(text: str) -> bytes | None:
-    """What texts that say the same have in common, 16 bytes; None where a text says nothing."""
-    plain = plain_text(text)  # a text of URLs only says nothing about being the same post
+    """Hash of `plain_text`, 16 bytes, to find repeated posts; None if only URLs are left."""
+    plain = plain_text(text)
     return hashlib.sha256(plain.encode()).digest()[:16] if plain else None
 
 
 _NO_TEXTS = ("idna", "punycode")
-"""Codecs of host names; they take minutes for a megabyte."""
+"""Codecs of host names, which take minutes for a megabyte."""
 
 
 def check_encoding(encoding: str) -> None:
-    """Refuses an unknown encoding; a store or a run may name it.
+    """Checks that Python has an encoding; its name may come from a store or a run.
 
     Raises:
-        DataError: Python knows no such encoding of text files.
+        DataError: It is unknown, or not for text files.
     """
-    known = False
+    usable = False
     with contextlib.suppress(LookupError, ValueError):
-        known = "".encode(encoding) is not None and codecs.lookup(encoding).name not in _NO_TEXTS
-    if not known:
+        usable = "".encode(encoding) is not None and codecs.lookup(encoding).name not in _NO_TEXTS
+    if not usable:
         raise DataError(
             f"Unknown text encoding {encoding[:80]!r}{suggest(encoding, {*aliases.values()})}.",
             "Try utf-8 or gb18030 (--encoding).",
         )
 
 
-def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = False) -> str:
-    """Decodes a file; its name, and if wanted the line, are for the message.
+def decode(data: bytes, name: str, encoding: str, errors: str) -> str:
+    """Decodes the content of a file called ``name``.
 
     Raises:
         BadFileError: A byte is not valid.
@@ -89,20 +89,18 @@ def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = 
     try:
         return data.decode(encoding, errors)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        where = f"{name}:{line}" if numbered else name
         raise BadFileError(
             "bytes not valid in the encoding",
-            f"{where}: byte {error.start} is not valid {encoding} "
+            f"{name}: byte {error.start} is not valid {encoding} "
             "(declare another --encoding, or encoding_errors = 'replace')",
         ) from error
 
 
 class FileNames:
-    """How the names of files stand on disk, where they are known in another spelling.
+    """Finds files whose names may be spelled differently on disk.
 
-    A Mac takes accents apart (NFD), a camera writes ``.JPG``. A name that stands there as it is
-    comes first; a folder is looked through once, when the first name is not there.
+    macOS decomposes accents (NFD), cameras write ``.JPG``. Exact names come first; a folder is
+    listed once, when the first name is missing.
     """
 
     def __init__(self, base: Path) -> None:
@@ -110,36 +108,36 @@ class FileNames:
         self._others: dict[str, dict[str, str]] = {}
 
     def first(self, names: Sequence[str]) -> str | None:
-        """The first of some names that there is, as it stands on disk; None where none is."""
-        found = next((name for name in names if self._there(name)), None)
-        return found or next((found for name in names if (found := self._other(name))), None)
+        """The first of some names that exists, as spelled on disk; None if none does."""
+        match = next((name for name in names if self._exists(name)), None)
+        return match or next((match for name in names if (match := self._respelled(name))), None)
 
-    def _there(self, name: str) -> bool:
+    def _exists(self, name: str) -> bool:
         return os.path.lexists(f"{self._base}/{name}")
 
-    def _other(self, name: str) -> str | None:
+    def _respelled(self, name: str) -> str | None:
         path = ""
         for step in name.split("/"):
             spelling = _spelling(step)
-            found = next((s for s in (step, spelling) if self._there(path + s)), None)
-            if found is None:
+            match = next((s for s in (step, spelling) if self._exists(path + s)), None)
+            if match is None:
                 if path not in self._others:
                     self._others[path] = _other_spellings(f"{self._base}/{path}")
-                found = self._others[path].get(spelling)
-            if found is None:
+                match = self._others[path].get(spelling)
+            if match is None:
                 return None
-            path += f"{found}/"
+            path += f"{match}/"
         return path[:-1]
 
 
 def _spelling(name: str) -> str:
-    whole = unicodedata.normalize("NFC", name)
-    suffix = PurePath(whole).suffix
-    return whole.removesuffix(suffix) + suffix.lower()
+    normalized = unicodedata.normalize("NFC", name)
+    suffix = PurePath(normalized).suffix
+    return normalized.removesuffix(suffix) + suffix.lower()
 
 
 def _other_spellings(folder: str) -> dict[str, str]:
-    """Names in a folder by their spelling, of those that have another one."""
+    """Normalized spelling → name on disk, of a folder's names that are spelled differently."""
     try:
         names = sorted(path.name for path in Path(folder).iterdir())
     except (OSError, ValueError):
@@ -148,63 +146,63 @@ def _other_spellings(folder: str) -> dict[str, str]:
 
 
 def stat_inside(base: Path, name: str, limit: int, *, follow_links: bool = False) -> os.stat_result:
-    """Size and times of a file that must be inside ``base`` and within a size limit.
+    """``stat`` of a file that must be inside ``base`` and within a size limit.
 
     Args:
         base: A resolved folder.
         name: Path of the file, relative to ``base``.
         limit: Most bytes.
-        follow_links: Whether links may lead out of ``base``; steps up never do.
+        follow_links: Whether links may lead out of ``base``; ``..`` never may.
 
     Raises:
-        BadFileError: It is not, or it is no regular file.
+        BadFileError: The file is missing, outside, too large or not a regular file or folder.
     """
     try:
-        found = _found_inside(base, name, follow_links)
+        status = _stat_checked(base, name, follow_links)
     except FileNotFoundError as error:
         raise BadFileError(MISSING, f"{name}: no such file in {base}") from error
     except OSError as error:
         raise BadFileError("unreadable", f"{name}: {error.strerror}") from error
     except RuntimeError as error:  # Python 3.11 and 3.12: a loop of links
         raise BadFileError("unreadable", f"{name}: {error}") from error
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise BadFileError("unreadable", f"{name}: not a regular file")  # a pipe would block
-    if found.st_size > limit:
+    if status.st_size > limit:
         raise BadFileError(
-            "too large", f"{name}: {found.st_size} bytes, more than the limit of {limit}"
+            "too large", f"{name}: {status.st_size} bytes, more than the limit of {limit}"
         )
-    return found
+    return status
 
 
-def _found_inside(base: Path, name: str, follow_links: bool) -> os.stat_result:
+def _stat_checked(base: Path, name: str, follow_links: bool) -> os.stat_result:
     path, linked = str(base), False
     steps = name.split("/")
     for step in steps:
         path = f"{path}/{step}"
-        found = os.lstat(path)
-        linked = linked or stat.S_ISLNK(found.st_mode)
+        status = os.lstat(path)
+        linked = linked or stat.S_ISLNK(status.st_mode)
     up = ".." in steps
-    if not (linked or up):  # it goes down only, over no link: no need to resolve it
-        return found
+    if not (linked or up):  # neither links nor "..": no need to resolve it
+        return status
     if (up or not follow_links) and not Path(path).resolve().is_relative_to(base):
-        raise BadFileError(LEADS_OUT, f"{name}: {LEADS_OUT}" + ("" if up else FOLLOW))
+        raise BadFileError(LEADS_OUT, f"{name}: {LEADS_OUT}" + ("" if up else FOLLOW_HINT))
     return Path(path).stat()
 
 
 def read_inside(
     base: Path, name: str, limit: int, *, allow_empty: bool = False, follow_links: bool = False
 ) -> bytes:
-    """Reads a file that must be inside ``base`` (links included) and within a size limit.
+    """Reads a file that must be inside ``base`` and within a size limit.
 
     Args:
         base: A resolved folder.
         name: Path of the file, relative to ``base``.
         limit: Most bytes.
-        allow_empty: A file without a byte will do.
+        allow_empty: Whether the file may be empty.
         follow_links: See `stat_inside`.
 
     Raises:
-        BadFileError: It does not, or it cannot be read.
+        BadFileError: As `stat_inside` raises, or the file cannot be read or is empty.
     """
     stat_inside(base, name, limit, follow_links=follow_links)
     try:
@@ -221,5 +219,5 @@ def read_inside(
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text is free of lone surrogates (a file name or JSON may hold them)."""
+    """Whether a text is free of lone surrogates, which file names and JSON may hold."""
     return text.isascii() or not re.search(r"[\ud800-\udfff]", text)

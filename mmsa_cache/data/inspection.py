@@ -1,13 +1,12 @@
 """Inspects every file of a data folder, for `mmsa check`.
 
 A faulty label file, text or picture becomes a problem, and the inspection continues. Files are read
-by the same functions as in extraction.
+with the functions that extraction uses.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,22 +30,22 @@ from .duplicates import perceptual_hash
 from .files import LEADS_OUT, PICTURE_SUFFIXES
 from .pairs import Fault, image_format
 from .picture_paths import picture_name
-from .reader import PairReader, is_valid, neither
+from .reader import PairReader, empty_row_error, is_valid
 from .unlisted import find_unlisted
 
 LABEL_FILE = "label file"
-"""Reason of everything that is wrong with a label file."""
+"""Reason of all problems of label files."""
 CODECS = ("ascii", "utf-8", "gb18030")
-"""Encodings that texts are tried in, for the summary; only the declared one is used."""
+"""Encodings that the summary tries; texts are read with the declared one only."""
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_LOOK = 64
-"""Pixels that a picture's short side keeps for its perceptual hash, at least."""
-_PIECE = 32
-"""Rows that one thread looks at at a time."""
+_HASH_SIDE = 64
+"""Fewest pixels of a picture's short side for its perceptual hash."""
+_BATCH = 32
+"""Rows that one thread inspects at a time."""
 
 
 class DecodedPicture(Protocol):
-    """A decoded picture and what it was."""
+    """A decoded picture and properties of its file."""
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -62,29 +61,31 @@ class DecodedPicture(Protocol):
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """What decoding does to it."""
+        """Conversions on decoding."""
 
 
+_Row = tuple[str, PairReader, LabelRow]
+"""A row with its split and reader."""
 ReadPicture = Callable[[bytes, str, int], DecodedPicture]
-"""Bytes, name and the pixels that the short side must keep → picture. Raises BadFileError."""
+"""Bytes, name and fewest pixels of the short side → picture. Raises BadFileError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that must be mended, taken out or set aside."""
+    """A row that must be repaired, removed or set aside, or a fault of a label file."""
 
     split: str
     guid: str
-    """Empty where it is the label file's."""
+    """Empty for problems of a label file."""
     reason: str
     message: str
     fatal: bool
-    """Whether even ``extract --on-bad skip`` ends with it."""
+    """Whether ``extract --on-bad skip`` fails too."""
 
 
 @dataclass(slots=True)
 class InspectedPost:
-    """What was found out about one row; what cannot be used is absent."""
+    """The inspection of one row; fields of an unusable half keep their defaults."""
 
     split: str
     guid: str
@@ -92,31 +93,31 @@ class InspectedPost:
     label: int | None
     faults: list[Fault] = field(default_factory=list)
     text: str | None = None
-    """Whole, stripped."""
+    """The complete text, stripped."""
     codecs: tuple[str, ...] = ()
-    """Those of `CODECS` in which a text file is valid."""
+    """Members of `CODECS` in which the text file is valid."""
     bom: bool = False
     undecodable: int = 0
-    """Places of a text that are not valid in the declared encoding."""
+    """Number of invalid sequences in the declared encoding."""
     picture: Path | None = None
     picture_bytes: int = 0
     picture_sha256: str | None = None
     kind: str = ""
-    """Format by content."""
+    """Format of the content."""
     misnamed: bool = False
-    """Whether the file's name says another format."""
+    """Whether the file name's suffix is of another format."""
     width: int = 0
     height: int = 0
     changes: tuple[str, ...] = ()
-    """What decoding does to it, see `extract.inputs.decode.CHANGES`."""
+    """Conversions on decoding, see `extract.inputs.decode.CHANGES`."""
     decoded: bool = False
-    look: int | None = None
-    """Perceptual hash; None where the picture is flat or not decoded."""
+    perceptual_hash: int | None = None
+    """None if the picture is flat or not decoded."""
 
 
 @dataclass(slots=True)
 class Inspection:
-    """Everything that was found in a data folder."""
+    """The inspection of a data folder."""
 
     root: Path
     layout: str
@@ -124,16 +125,16 @@ class Inspection:
     posts: list[InspectedPost] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
-    """Texts and pictures beside the listed ones that no label file names."""
+    """Names of texts and pictures in the data's folders that no label file names."""
     dropped: int = 0
-    """Rows whose labels contradict each other (raw MVSA)."""
+    """Rows with contradicting labels (raw MVSA)."""
     labels: dict[str, Counter[int | None]] = field(default_factory=dict)
-    """Rows of each label's code by split."""
+    """Split → class code → number of rows."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know of how label files were read."""
+    """Remarks on the label files, for users."""
 
-    def note(self, split: str, error: DataError) -> None:
-        """Adds what ended the reading of a label file."""
+    def add_error(self, split: str, error: DataError) -> None:
+        """Adds the problems of an error that ended the reading of a label file."""
         for message in error.problems or [f"{error.message} {error.hint}".strip()]:
             self.problems.append(Problem(split, "", LABEL_FILE, message, True))
 
@@ -143,75 +144,75 @@ def inspect(
     read_picture: ReadPicture | None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Inspection:
-    """Looks at every row of every split.
+    """Inspects every row of every split.
 
     Args:
-        data: The data folder, and how its texts are read.
-        read_picture: Decodes a picture as extraction does; None: neither texts nor pictures are
-            opened, and there are no posts.
-        advance: Called with the rows just looked at and the rows in all.
+        data: The data folder and how its texts are read.
+        read_picture: Decodes a picture as extraction does. None opens neither texts nor pictures,
+            and there are no posts.
+        advance: Called with the number of rows just inspected and the number of all rows.
 
     Raises:
         SettingsError: No data folder is set.
     """
     root, data = data.folder, data.model_copy(update={"max_chars": None})
-    found = Inspection(data.root or root, "", data.classes or LABELS)
+    inspection = Inspection(data.root or root, "", data.classes or LABELS)
     try:
         layout = find_layout(data)
-        found.layout = layout.name
+        inspection.layout = layout.name
     except DataError as error:
-        found.note("", error)
-        return found
-    with contextlib.suppress(DataError):  # listing the rows meets the same error and keeps it
-        found.classes = classes_of(data)
-    for name in found.classes:
-        if (why := class_problem(name)) is not None:
-            message = f"the label {name[:100]!r} cannot be the name of a class: {why}"
-            found.problems.append(Problem("", "", LABEL_FILE, message, True))
-    work: list[tuple[str, PairReader, LabelRow]] = []
+        inspection.add_error("", error)
+        return inspection
+    with contextlib.suppress(DataError):  # listing the rows reports the same error
+        inspection.classes = classes_of(data)
+    for name in inspection.classes:
+        if (reason := class_problem(name)) is not None:
+            message = f"the label {name[:100]!r} cannot be the name of a class: {reason}"
+            inspection.problems.append(Problem("", "", LABEL_FILE, message, True))
+    all_rows: list[_Row] = []
     listings: list[Listing] = []
-    for split in layout.splits or SPLITS[:1]:  # where there is no split, listing says why
+    for split in layout.splits or SPLITS[:1]:  # without splits, listing one reports why
         try:
-            listing = list_rows(data, split, found.classes, files=read_picture is not None)
+            listing = list_rows(data, split, inspection.classes, files=read_picture is not None)
             reader = PairReader(listing, data)
-            rows, found.labels[split] = _listed(listing, keep=read_picture is not None)
+            rows, inspection.labels[split] = _read_listing(listing, keep=read_picture is not None)
         except DataError as error:
-            found.note(split, error)
+            inspection.add_error(split, error)
             continue
-        _take(found, split, listing)
+        _add_listing(inspection, split, listing)
         listings.append(listing)
-        work += [(split, reader, row) for row in rows]
+        all_rows += [(split, reader, row) for row in rows]
     if read_picture is None:
-        return found
-    found.posts = _look_at_all(work, read_picture, advance)
-    for post in found.posts:
+        return inspection
+    inspection.posts = _inspect_all(all_rows, read_picture, advance)
+    for post in inspection.posts:
         for fault in post.faults:
             fatal = fault.reason == LEADS_OUT
-            found.problems.append(
+            inspection.problems.append(
                 Problem(post.split, post.guid, fault.reason, fault.message, fatal)
             )
-    pictures = {post.picture for post in found.posts if post.picture is not None}
-    found.unlisted = find_unlisted(layout, listings, pictures)
-    return found
+    pictures = {post.picture for post in inspection.posts if post.picture is not None}
+    inspection.unlisted = find_unlisted(layout, listings, pictures)
+    return inspection
 
 
-def _take(found: Inspection, split: str, listing: Listing) -> None:
-    """Adds what the listing of a split says, but for its rows."""
-    found.layout = listing.layout
-    found.dropped += listing.dropped
-    found.notes += [f"{split}: {note}" for note in listing.notes]
+def _add_listing(inspection: Inspection, split: str, listing: Listing) -> None:
+    """Adds the counts, notes and problems of a split's listing."""
+    inspection.layout = listing.layout
+    inspection.dropped += listing.dropped
+    inspection.notes += [f"{split}: {note}" for note in listing.notes]
     if listing.agreeing is not None:
-        found.notes.append(
+        inspection.notes.append(
             f"{split}: text and picture have the same label in {listing.agreeing} of "
-            f"{found.labels[split].total() + listing.dropped} rows; rows = 'agreeing' under "
+            f"{inspection.labels[split].total() + listing.dropped} rows; rows = 'agreeing' under "
             "[data] keeps those alone"
         )
     for message in listing.problems:
-        found.problems.append(Problem(split, "", LABEL_FILE, message, True))
+        inspection.problems.append(Problem(split, "", LABEL_FILE, message, True))
 
 
-def _listed(listing: Listing, *, keep: bool) -> tuple[list[LabelRow], Counter[int | None]]:
-    """The rows of a listing, if they are to be kept, and how many there are of each label."""
+def _read_listing(listing: Listing, *, keep: bool) -> tuple[list[LabelRow], Counter[int | None]]:
+    """Reads a listing: its rows, if they are kept, and the number of rows of each label."""
     rows: list[LabelRow] = []
     count: Counter[int | None] = Counter()
     for row in listing.rows():
@@ -222,40 +223,41 @@ def _listed(listing: Listing, *, keep: bool) -> tuple[list[LabelRow], Counter[in
     return rows, count
 
 
-def _look_at_all(
-    work: Sequence[tuple[str, PairReader, LabelRow]],
-    read_picture: ReadPicture,
-    advance: Callable[[int, int], None],
+def _inspect_all(
+    rows: Sequence[_Row], read_picture: ReadPicture, advance: Callable[[int, int], None]
 ) -> list[InspectedPost]:
-    pieces = [work[i : i + _PIECE] for i in range(0, len(work), _PIECE)]
+    batches = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
 
-    def look_at(piece: Sequence[tuple[str, PairReader, LabelRow]]) -> list[InspectedPost]:
-        return [_look_at(split, reader, row, read_picture) for split, reader, row in piece]
+    def inspect_batch(batch: Sequence[_Row]) -> list[InspectedPost]:
+        return [_inspect_row(split, reader, row, read_picture) for split, reader, row in batch]
 
-    pool = ThreadPoolExecutor(usable_cores())
+    threads = ThreadPoolExecutor(usable_cores())
     posts: list[InspectedPost] = []
     try:
-        for done in pool.map(look_at, pieces):
-            posts += done
-            advance(len(done), len(work))
+        for inspected in threads.map(inspect_batch, batches):
+            posts += inspected
+            advance(len(inspected), len(rows))
     finally:
-        pool.shutdown(cancel_futures=True)
+        threads.shutdown(cancel_futures=True)
     return posts
 
 
-def _look_at(
+def _inspect_row(
     split: str, reader: PairReader, row: LabelRow, read_picture: ReadPicture
 ) -> InspectedPost:
     post = InspectedPost(split, row.guid, row.line, row.label)
-    for look in (_look_at_text, functools.partial(_look_at_picture, read_picture=read_picture)):
-        try:
-            look(post, reader, row)
-        except BadFileError as error:
-            post.faults.append(reader.fault(row, error))
+    try:
+        _inspect_text(post, reader, row)
+    except BadFileError as error:
+        post.faults.append(reader.fault(row, error))
+    try:
+        _inspect_picture(post, reader, row, read_picture)
+    except BadFileError as error:
+        post.faults.append(reader.fault(row, error))
     return post
 
 
-def _look_at_text(post: InspectedPost, reader: PairReader, row: LabelRow) -> None:
+def _inspect_text(post: InspectedPost, reader: PairReader, row: LabelRow) -> None:
     data = reader.text_bytes(row)
     if data is not None:
         post.codecs = tuple(codec for codec in CODECS if is_valid(data, codec))
@@ -264,21 +266,21 @@ def _look_at_text(post: InspectedPost, reader: PairReader, row: LabelRow) -> Non
     post.text = reader.text(row, data)
 
 
-def _look_at_picture(
-    post: InspectedPost, reader: PairReader, row: LabelRow, *, read_picture: ReadPicture
+def _inspect_picture(
+    post: InspectedPost, reader: PairReader, row: LabelRow, read_picture: ReadPicture
 ) -> None:
-    found = reader.picture(row)
-    if found is None:
+    path_and_bytes = reader.picture(row)
+    if path_and_bytes is None:
         if not post.text and not post.faults:
-            raise neither(row)
+            raise empty_row_error(row)
         return
-    path, data = found
+    path, data = path_and_bytes
     post.picture, post.picture_bytes = path, len(data)
     post.picture_sha256 = hashlib.sha256(data).hexdigest()
     post.kind = image_format(data) or ""
-    named = path.suffix.lower()  # a picture in a table has no ending
-    post.misnamed = bool(named) and PICTURE_SUFFIXES.get(named) != post.kind
-    picture = read_picture(data, picture_name(path), _LOOK)
+    suffix = path.suffix.lower()  # a picture in a table has none
+    post.misnamed = bool(suffix) and PICTURE_SUFFIXES.get(suffix) != post.kind
+    picture = read_picture(data, picture_name(path), _HASH_SIDE)
     post.decoded = True
     post.width, post.height, post.changes = picture.width, picture.height, picture.changes
-    post.look = perceptual_hash(picture.pixels)
+    post.perceptual_hash = perceptual_hash(picture.pixels)

@@ -1,7 +1,6 @@
-"""Single posts on disk: their text and their picture, read and checked.
+"""Single posts: samples, bad rows, and the pictures that they name.
 
-Each fault has a reason, so that faults can be counted. Pictures are hashed
-and their format is checked by content; they are decoded only by stage one.
+Pictures are hashed and their format is checked by content; only stage one decodes them.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from .picture_paths import picture_name, read_picture, read_picture_inside
 
 MAX_IMAGE_BYTES = 64 << 20
 ABSENT = bytes(32).hex()
-"""In the place of the hash of a text or a picture: the post has none."""
+"""Stands for the hash of a text or picture that a post does not have."""
 
 Identity = tuple[str, str, str]
-"""guid, hash of the text, hash of the picture; a hash is empty where there is nothing to use."""
-# Content decides what a picture is, never its name: anything else is refused unopened.
+"""guid, hash of the text, hash of the picture; the hash of an unusable half is empty."""
+# The content decides on a picture's format, never its name; other formats are refused unopened.
 _SIGNATURES = (
     ("JPEG", re.compile(rb"\xff\xd8\xff")),
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
@@ -30,12 +29,12 @@ _SIGNATURES = (
     ("BMP", re.compile(rb"BM")),
     ("GIF", re.compile(rb"GIF8[79]a")),
     ("TIFF", re.compile(rb"II\*\0|MM\0\*")),
-    # Both kinds of file may name any of their brands first.
+    # Files of either format may list any of its brands first.
     ("AVIF", re.compile(rb".{4}ftyp(.{4}){0,12}?avi[fs]", re.DOTALL)),
     ("HEIF", re.compile(rb".{4}ftyp(.{4}){0,12}?(he[iv][cmsx]|m[is]f1)", re.DOTALL)),
 )
 _HEAD = 64
-"""Bytes that tell a format."""
+"""Bytes that decide on a format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,11 @@ class Sample:
 
     guid: str
     label: int | None
-    """Class code, or None where the label file says ``null``."""
+    """Class code; None if unlabelled."""
     text: str | None
-    """Decoded text, stripped and cut to the wanted length; None where it is not at hand."""
+    """Decoded text, stripped and cut to the maximum length; None if it is not available."""
     image_path: Path | None
-    """None where the picture is not at hand."""
+    """None if the picture is not available."""
     text_sha256: str
     """Hash of the decoded text (hex), or `ABSENT`."""
     image_sha256: str
@@ -58,45 +57,45 @@ class Sample:
 
     @property
     def picture_name(self) -> str:
-        """What messages call its picture."""
+        """Name of its picture in messages."""
         return self.guid if self.image_path is None else picture_name(self.image_path)
 
     @property
     def identity(self) -> Identity:
-        """What changes when the row's files do."""
+        """Changes when the row's files do."""
         return self.guid, self.text_sha256, self.image_sha256
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a text or a picture."""
+    """A fault of a text or a picture."""
 
     reason: str
-    """The same few words for every file with this fault."""
+    """Equal for all faults of this kind, for counting."""
     message: str
-    """What is wrong, and where."""
+    """The fault and the file that has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row whose text or picture, or both, cannot be used."""
+    """A row whose text or picture cannot be used."""
 
     guid: str
     line: int
     faults: tuple[Fault, ...]
     text_sha256: str = ""
-    """As of a `Sample`; empty where the text cannot be used."""
+    """As of a `Sample`; empty if the text cannot be used."""
     image_sha256: str = ""
-    """As of a `Sample`; empty where the picture cannot be read or is of a foreign format."""
+    """As of a `Sample`; empty if the picture cannot be used."""
 
     @property
     def identity(self) -> Identity:
-        """What changes when the row's files do."""
+        """Changes when the row's files do."""
         return self.guid, self.text_sha256, self.image_sha256
 
     @property
     def fatal(self) -> bool:
-        """Whether it must not be set aside."""
+        """Whether the row must not be set aside."""
         return any(fault.reason == LEADS_OUT for fault in self.faults)
 
     @property
@@ -105,13 +104,17 @@ class BadRow:
 
 
 def image_format(data: bytes) -> str | None:
-    """Names the format of a picture's bytes, as Pillow does; None when it is not an allowed one."""
+    """Pillow's name of the format of a picture's bytes; None for formats that are not allowed."""
     head = data[:_HEAD]
     return next((name for name, signature in _SIGNATURES if signature.match(head)), None)
 
 
 def read_valid_picture(base: Path, name: str, *, follow_links: bool = False) -> bytes:
-    """Bytes of a picture in ``base``; its content must be of an allowed format."""
+    """Reads a picture in ``base``.
+
+    Raises:
+        BadFileError: It cannot be read, or its content is of a foreign format.
+    """
     data = read_picture_inside(base, name, MAX_IMAGE_BYTES, follow_links=follow_links)
     if image_format(data) is None:
         kinds = ", ".join(kind for kind, _ in _SIGNATURES)
@@ -125,7 +128,7 @@ def sample_text(sample: Sample) -> str:
     """A sample's text.
 
     Raises:
-        DataError: It is not at hand.
+        DataError: It is not available.
     """
     if sample.text is None:
         raise DataError(
@@ -136,10 +139,10 @@ def sample_text(sample: Sample) -> str:
 
 
 def read_sample_picture(sample: Sample) -> bytes:
-    """The bytes of a sample's picture: those that were hashed when the data was read.
+    """Reads a sample's picture again.
 
     Raises:
-        DataError: The picture is not at hand, or was removed or changed since.
+        DataError: It is not available, or was removed or changed since its first reading.
     """
     if sample.image_path is None:
         raise DataError(

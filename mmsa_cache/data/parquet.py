@@ -56,10 +56,10 @@ def read_footer(data: memoryview) -> Struct:
     if not 0 < length <= min(_MAX_FOOTER, end - 4):
         raise ValueError(f"its footer cannot have {length} bytes")
     reader = Reader(data[end - length : end])
-    found = reader.struct()
+    footer = reader.struct()
     if reader.at != length:
         raise ValueError("its footer is not the description of a table")
-    return found
+    return footer
 
 
 def metadata_of(footer: Struct) -> dict[bytes, bytes]:
@@ -86,7 +86,7 @@ def check_plain(data: memoryview, footer: Struct, schema: pa.Schema, row_bytes: 
     rows = _typed(footer.get(3), int)
     if not 0 < rows * row_bytes <= len(data):
         raise ValueError(f"it cannot hold {rows} rows in {len(data)} bytes")
-    at = len(_MAGIC)
+    offset = len(_MAGIC)
     for group in _typed(footer.get(4), list):
         count = _typed(_typed(group, dict).get(3), int)
         chunks = _typed(group.get(1), list)
@@ -95,7 +95,7 @@ def check_plain(data: memoryview, footer: Struct, schema: pa.Schema, row_bytes: 
         rows -= count
         for chunk, (name, kind, *_) in zip(chunks, columns, strict=True):
             try:
-                at = _check_chunk(data, _typed(chunk, dict), at, (name, kind, count))
+                offset = _check_chunk(data, _typed(chunk, dict), offset, (name, kind, count))
             except ValueError as error:
                 raise ValueError(f"column {name.decode()}: {error}") from error
     if rows:
@@ -114,24 +114,26 @@ def _field_of(element: Struct) -> tuple[Any, ...]:
     return name, kind, width, repetition, element.get(5, 0)
 
 
-def _check_chunk(data: memoryview, chunk: Struct, at: int, column: tuple[bytes, int, int]) -> int:
+def _check_chunk(
+    data: memoryview, chunk: Struct, offset: int, column: tuple[bytes, int, int]
+) -> int:
     """Checks one column of one part; the place behind it."""
     name, kind, rows = column
-    about = _typed(chunk.get(3), dict)
-    size = _typed(about.get(7), int)
-    if set(chunk) - _CHUNK_FIELDS or set(about) - _DESCRIPTION_FIELDS:
+    metadata = _typed(chunk.get(3), dict)
+    size = _typed(metadata.get(7), int)
+    if set(chunk) - _CHUNK_FIELDS or set(metadata) - _DESCRIPTION_FIELDS:
         raise ValueError("it has a dictionary or an index, or lies in another file")
-    if (about.get(1), about.get(3), about.get(5)) != (kind, [name], rows):
+    if (metadata.get(1), metadata.get(3), metadata.get(5)) != (kind, [name], rows):
         raise ValueError("its parts disagree on its type and rows")
-    if about.get(4) != 0 or about.get(6) != size:
+    if metadata.get(4) != 0 or metadata.get(6) != size:
         raise ValueError("it is compressed")
-    if any(encoding not in (_PLAIN, _RLE) for encoding in _typed(about.get(2), list)):
+    if any(encoding not in (_PLAIN, _RLE) for encoding in _typed(metadata.get(2), list)):
         raise ValueError("its encoding is not plain")
-    if about.get(9) != at or not 0 < size <= len(data) - at:
+    if metadata.get(9) != offset or not 0 < size <= len(data) - offset:
         raise ValueError("it does not lie behind the column before it")
-    end = at + size
-    while at < end and rows > 0:
-        reader = Reader(data[:end], at)
+    end = offset + size
+    while offset < end and rows > 0:
+        reader = Reader(data[:end], offset)
         page = reader.struct()
         values = _typed(page.get(5), dict)
         sizes = page.get(2), page.get(3)
@@ -144,8 +146,8 @@ def _check_chunk(data: memoryview, chunk: Struct, at: int, column: tuple[bytes, 
         if sizes[0] != sizes[1] or count <= 0 or length < 0:
             raise ValueError("it is compressed")
         rows -= count
-        at = reader.at + length
-    if at != end or rows:
+        offset = reader.at + length
+    if offset != end or rows:
         raise ValueError("its pages do not hold its rows")
     return end
 

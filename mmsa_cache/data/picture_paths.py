@@ -1,8 +1,8 @@
-"""Where pictures are: files, and members of files that hold pictures.
+"""Paths of pictures: plain files, and members of files that hold pictures.
 
-A member's place is ``FILE!/MEMBER``: ``shard.tar!/a/000.jpg`` (its name) or
-``train.parquet!/image/17`` (column, and row from 0). It is one only where ``FILE`` is a regular
-file; a folder ``x!`` stays one.
+The path of a member is ``FILE!/MEMBER``: ``shard.tar!/a/000.jpg`` (its name) or
+``train.parquet!/image/17`` (column, and row from 0). ``FILE`` must be a regular file: a folder
+``x!`` is just a folder.
 """
 
 from __future__ import annotations
@@ -21,60 +21,60 @@ from .containers.opening import SUFFIXES, open_container
 from .files import EMPTY_FILE, read_inside, stat_inside
 
 MEMBER_SEPARATOR = "!/"
-"""Between a file and what it holds."""
+"""Separates a file and its member."""
 _MOST_OPEN = 8
 
 
 def member_path(file: str, member: str) -> str:
-    """The place of a member of a file."""
+    """The path of a file's member."""
     return f"{file}{MEMBER_SEPARATOR}{member}"
 
 
 def split_member_path(path: str | Path) -> tuple[Path, str] | None:
-    """File and member of a place; None for the path of a plain file."""
-    whole = str(path)
-    at = whole.find(MEMBER_SEPARATOR)
-    while at >= 0:
-        file = whole[:at]
+    """Splits a member's path into file and member; None for the path of a plain file."""
+    text = str(path)
+    index = text.find(MEMBER_SEPARATOR)
+    while index >= 0:
+        file = text[:index]
         if file.lower().endswith(SUFFIXES) and _is_file(file):
-            return Path(file), whole[at + len(MEMBER_SEPARATOR) :]
-        at = whole.find(MEMBER_SEPARATOR, at + 1)
+            return Path(file), text[index + len(MEMBER_SEPARATOR) :]
+        index = text.find(MEMBER_SEPARATOR, index + 1)
     return None
 
 
 def picture_name(path: Path) -> str:
-    """What messages call a picture: its file's name, or its place from the file's name on."""
-    whole = str(path)
-    at = whole.find(MEMBER_SEPARATOR)
-    return path.name if at < 0 else whole[whole.rfind("/", 0, at) + 1 :]
+    """Name of a picture in messages: its file name, or ``FILE!/MEMBER`` without folders."""
+    text = str(path)
+    index = text.find(MEMBER_SEPARATOR)
+    return path.name if index < 0 else text[text.rfind("/", 0, index) + 1 :]
 
 
 def stat_picture_inside(
     base: Path, name: str, limit: int, *, follow_links: bool = False
 ) -> os.stat_result:
-    """What the file is that a picture lies in, as `files.stat_inside`.
+    """`files.stat_inside` of a picture, or of the file that it is a member of.
 
     Raises:
         BadFileError: As `files.stat_inside` raises.
     """
-    found = _member_in(base, name)
-    if found is None:
+    member = _member_in(base, name)
+    if member is None:
         return stat_inside(base, name, limit, follow_links=follow_links)
-    return stat_inside(base, found[0], MAX_CONTAINER_BYTES, follow_links=follow_links)
+    return stat_inside(base, member[0], MAX_CONTAINER_BYTES, follow_links=follow_links)
 
 
 def read_picture_inside(base: Path, name: str, limit: int, *, follow_links: bool = False) -> bytes:
-    """Reads a picture that must be inside ``base``, as `files.read_inside`.
+    """`files.read_inside` of a picture, which may be a member of a file.
 
     Raises:
-        BadFileError: As `files.read_inside` raises; or a file that holds pictures is damaged.
+        BadFileError: As `files.read_inside` raises, or the file that holds it is damaged.
     """
-    found = _member_in(base, name)
-    if found is None:
+    member = _member_in(base, name)
+    if member is None:
         return read_inside(base, name, limit, follow_links=follow_links)
-    stat_inside(base, found[0], MAX_CONTAINER_BYTES, follow_links=follow_links)
+    stat_inside(base, member[0], MAX_CONTAINER_BYTES, follow_links=follow_links)
     try:
-        data = _OPEN.picture(base / found[0], found[1], limit)
+        data = _CONTAINERS.picture(base / member[0], member[1], limit)
     except BadFileError as error:
         raise BadFileError(error.reason, f"{name}: {error.message}") from error
     except (OSError, ValueError) as error:
@@ -85,14 +85,14 @@ def read_picture_inside(base: Path, name: str, limit: int, *, follow_links: bool
 
 
 def read_picture(path: Path, limit: int) -> bytes:
-    """Reads a picture whose place has been checked.
+    """Reads a picture whose path has been checked.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no regular file, too large, or not there.
+        ValueError: It is too large, missing in its file, or not in a regular file.
     """
-    found = split_member_path(path) if MEMBER_SEPARATOR in str(path) else None
-    return read_regular(path, limit) if found is None else _OPEN.picture(*found, limit)
+    member = split_member_path(path) if MEMBER_SEPARATOR in str(path) else None
+    return read_regular(path, limit) if member is None else _CONTAINERS.picture(*member, limit)
 
 
 def _is_file(path: str) -> bool:
@@ -103,21 +103,21 @@ def _is_file(path: str) -> bool:
 
 
 def _member_in(base: Path, name: str) -> tuple[str, str] | None:
-    """File, relative to ``base``, and member."""
-    found = split_member_path(f"{base}/{name}") if MEMBER_SEPARATOR in name else None
-    return None if found is None else (name[: -len(MEMBER_SEPARATOR + found[1])], found[1])
+    """File, relative to ``base``, and member; None for a plain file."""
+    member = split_member_path(f"{base}/{name}") if MEMBER_SEPARATOR in name else None
+    return None if member is None else (name[: -len(MEMBER_SEPARATOR + member[1])], member[1])
 
 
-class _OpenContainers:
-    """The files used last stay open, a few of them; one that changes is opened anew."""
+class _ContainerCache:
+    """Keeps the files that were used last open; opens a changed file anew."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[object, ...], Container] = OrderedDict()
         self._lock = threading.Lock()
 
     def picture(self, path: Path, member: str, limit: int) -> bytes:
-        found = path.stat()
-        key = (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, os.getpid())
+        status = path.stat()
+        key = (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, os.getpid())
         with self._lock:
             container = self._open.pop(key, None) or open_container(path)
             self._open[key] = container
@@ -126,4 +126,4 @@ class _OpenContainers:
         return container.picture(member, limit)
 
 
-_OPEN = _OpenContainers()
+_CONTAINERS = _ContainerCache()

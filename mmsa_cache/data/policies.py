@@ -1,4 +1,4 @@
-"""Which policy of augmentation made the copies of each text: some texts need another one."""
+"""The augmentation policy of each text's copies: some texts use another one than their split."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from .table import SampleTable
 def augmentations(
     stored: tuple[StoredSplit, SampleTable], modality: str, samples: SampleTable
 ) -> str | Sequence[str]:
-    """The policy and seed of samples' copies, or those of each sample; see `wanted_rows`.
+    """``POLICY:SEED`` of the copies of all samples, or a list with that of each one.
 
     Args:
-        stored: A split of a store.
+        stored: A split of the store.
         modality: ``text`` or ``image``.
-        samples: Some of it, or all.
+        samples: Samples of the split.
     """
-    about, table = stored
-    if modality != "text" or not about.others:
-        return about.augmentation
+    split, table = stored
+    if modality != "text" or not split.others:
+        return split.augmentation
     digests = table.digests("text")
-    known: Mapping[bytes, str] = {
+    by_digest: Mapping[bytes, str] = {
         digest.tobytes(): name
-        for name, mask in about.others.items()
+        for name, mask in split.others.items()
         for digest in digests[unpack_rows(mask, len(table))]
     }
-    own = samples.digests("text")
-    return [known.get(digest.tobytes(), about.augmentation) for digest in own]
+    return [
+        by_digest.get(digest.tobytes(), split.augmentation) for digest in samples.digests("text")
+    ]

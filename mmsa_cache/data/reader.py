@@ -1,9 +1,10 @@
-"""Reads the texts and pictures of the rows of a label file."""
+"""Reads the texts and pictures of label file rows."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -33,19 +34,19 @@ from .picture_paths import MEMBER_SEPARATOR, stat_picture_inside
 
 
 class PairReader:
-    """Reads the texts and pictures of single rows.
+    """Reads the texts and pictures of rows.
 
     Args:
-        listing: Names the folder of the pairs, or of a table.
+        listing: Gives the folder of the pairs, or of a table.
         data: How texts are read.
-        known: Files that are not read again.
+        hashes: Files to be skipped if unchanged.
 
     Raises:
         DataError: Unknown encoding.
     """
 
     def __init__(
-        self, listing: Listing, data: DataSettings, known: FileHashCache | None = None
+        self, listing: Listing, data: DataSettings, hashes: FileHashCache | None = None
     ) -> None:
         check_encoding(data.encoding)
         self._data = data
@@ -55,77 +56,79 @@ class PairReader:
         self.root = data.folder.resolve()
         """Where the paths of pictures start in a `SampleTable`."""
         self._pictures = self.root / listing.folder.relative_to(data.folder)
-        self._known = known
-        self._in_turn = threading.Lock()
-        self._halves = data.missing == "allow"
-        self._may_be_empty = data.allow_empty_text or self._halves
-        how = (data.encoding, data.encoding_errors, data.max_chars, data.allow_empty_text)
-        self._text_use = f"text {how}{' or none' * self._halves}"
+        self._hashes = hashes
+        self._member_lock = threading.Lock()
+        self._allow_missing = data.missing == "allow"
+        self._allow_empty_text = data.allow_empty_text or self._allow_missing
+        options = (data.encoding, data.encoding_errors, data.max_chars, data.allow_empty_text)
+        self._text_use = f"text {options}{' or none' * self._allow_missing}"
         self.replaced: list[str] = []
-        """Rows read so far of whose texts some bytes were replaced."""
+        """Guids of rows read so far in whose texts invalid bytes were replaced."""
 
     def read(self, rows: Sequence[LabelRow]) -> list[Sample | BadRow]:
-        """Reads rows; a bad one names what is wrong with either half.
+        """Reads rows; a bad row lists the faults of both halves.
 
-        Files that are known are not opened; that they lie inside the folder is checked again.
+        Unchanged files are not opened, but it is checked again that they lie inside the folder.
         """
         names = [self._picture_name(row) for row in rows]
-        # Those inside one file are read one after the other, in its order.
+        # Pictures inside one file are read one after the other, in its order.
         inside = any(MEMBER_SEPARATOR in name for name in names if name)
-        with self._in_turn if inside else contextlib.nullcontext():
+        with self._member_lock if inside else contextlib.nullcontext():
             return self._read_all(rows, names)
 
     def _read_all(
         self, rows: Sequence[LabelRow], names: Sequence[str | None]
     ) -> list[Sample | BadRow]:
-        known = self._known
-        if known is None:
+        hashes = self._hashes
+        if hashes is None:
             return [self._read(row, name) for row, name in zip(rows, names, strict=True)]
         text_marks = [self._text_mark(row) for row in rows]
         image_marks = [self._mark(name, MAX_IMAGE_BYTES, "image") for name in names]
-        texts, pictures = known.texts(text_marks), known.digests(image_marks)
+        texts, pictures = hashes.texts(text_marks), hashes.digests(image_marks)
         replaced_before = len(self.replaced)
-        found = [self._read(*item) for item in zip(rows, names, texts, pictures, strict=True)]
-        replaced = set(self.replaced[replaced_before:])  # said again next time: read again
-        text_digests = ["" if one.guid in replaced else one.text_sha256 for one in found]
-        known.note(text_marks, [bytes.fromhex(digest) for digest in text_digests])
-        known.note(image_marks, [bytes.fromhex(one.image_sha256) for one in found])
-        return found
+        results = list(
+            itertools.starmap(self._read, zip(rows, names, texts, pictures, strict=True))
+        )
+        replaced = set(self.replaced[replaced_before:])  # to be reported next time: read again
+        text_digests = ["" if result.guid in replaced else result.text_sha256 for result in results]
+        hashes.note(text_marks, [bytes.fromhex(digest) for digest in text_digests])
+        hashes.note(image_marks, [bytes.fromhex(result.image_sha256) for result in results])
+        return results
 
     def _read(
         self,
         row: LabelRow,
         name: str | None,
-        known: CachedText | None = None,
-        known_picture: bytes | None = None,
+        known_text: CachedText | None = None,
+        known_digest: bytes | None = None,
     ) -> Sample | BadRow:
         faults: list[Fault] = []
         text, path, text_sha256, image_sha256, key = "", None, "", "", None
         try:
-            text, text_sha256, key = known or self._whole_text(row)
+            text, text_sha256, key = known_text or self._read_text(row)
         except BadFileError as error:
             faults.append(self.fault(row, error))
         try:
-            if name is None and self._halves:
+            if name is None and self._allow_missing:
                 image_sha256 = ABSENT
             else:
-                digest = known_picture or hashlib.sha256(self._picture(row, name)).digest()
+                digest = known_digest or hashlib.sha256(self._read_picture(row, name)).digest()
                 path, image_sha256 = self._path(name or ""), digest.hex()
         except BadFileError as error:
             faults.append(self.fault(row, error))
         if text_sha256 == image_sha256 == ABSENT:
-            faults.append(self.fault(row, neither(row)))
+            faults.append(self.fault(row, empty_row_error(row)))
         if faults:
             return BadRow(row.guid, row.line, tuple(faults), text_sha256, image_sha256)
         return Sample(row.guid, row.label, text, path, text_sha256, image_sha256, key)
 
-    def _whole_text(self, row: LabelRow) -> CachedText:
+    def _read_text(self, row: LabelRow) -> CachedText:
         data = self.text_bytes(row)
         text = self.text(row, data)
         if "\ufffd" in text and self.undecodable(row, data):
             self.replaced.append(row.guid)
         text = text[: self._data.max_chars]
-        if not text and self._halves:
+        if not text and self._allow_missing:
             return text, ABSENT, None
         return text, hashlib.sha256(text.encode()).hexdigest(), text_key(text)
 
@@ -135,38 +138,43 @@ class PairReader:
         return self._mark(self._text_name(row), MAX_TEXT_BYTES, self._text_use)
 
     def _mark(self, name: str | None, limit: int, use: str) -> bytes:
-        looked = time.time()
+        checked_at = time.time()
         try:
             follow = self._data.follow_links
-            found = (
+            status = (
                 stat_picture_inside(self._base, name, limit, follow_links=follow) if name else None
             )
         except BadFileError:
-            found = None  # reading it says what is wrong
-        return NO_MARK if found is None or name is None else file_mark(name, found, looked, use)
+            status = None  # reading it reports the fault
+        return (
+            NO_MARK if status is None or name is None else file_mark(name, status, checked_at, use)
+        )
 
     def fault(self, row: LabelRow, error: BadFileError) -> Fault:
-        """An error with its place in the table."""
+        """Turns an error into a fault that names the row's line in its table."""
         where = f"{row.table}:{row.line}: " if row.table else ""
         return Fault(error.reason, f"{where}{error.message}")
 
     def text_bytes(self, row: LabelRow) -> bytes | None:
-        """The bytes of a row's text file, none where it may lack one; None where a table holds its
-        text.
+        """Reads a row's text file.
+
+        Returns:
+            The bytes, empty if there is no file and none is required; None if a table holds the
+            text.
 
         Raises:
-            BadFileError: It cannot be read.
+            BadFileError: The file cannot be read.
         """
         if row.text is not None:
             return None
         name = self._text_name(row)
-        if self._halves and not os.path.lexists(self._base / name):
+        if self._allow_missing and not os.path.lexists(self._base / name):
             return b""
         return read_inside(
             self._base,
             name,
             MAX_TEXT_BYTES,
-            allow_empty=self._may_be_empty,
+            allow_empty=self._allow_empty_text,
             follow_links=self._data.follow_links,
         )
 
@@ -179,13 +187,14 @@ class PairReader:
 
         Args:
             row: The row.
-            data: What `text_bytes` gave.
+            data: The result of `text_bytes`.
 
         Raises:
-            BadFileError: It is empty, not valid in the encoding, or holds what no text holds.
+            BadFileError: The text is empty, not valid in the encoding, or holds NUL bytes or lone
+                surrogates.
         """
         if data is None:
-            if row.flaw and not (row.flaw == EMPTY_TEXT and self._may_be_empty):
+            if row.flaw and not (row.flaw == EMPTY_TEXT and self._allow_empty_text):
                 raise BadFileError(row.flaw, row.flaw)
             return row.text or ""
         name = f"{row.stem}.txt"
@@ -194,19 +203,16 @@ class PairReader:
             raise BadFileError(
                 "NUL bytes", f"{name}: holds NUL bytes; is it really {self._data.encoding} text?"
             )
-        if not is_unicode(text):  # some codecs give them
+        if not is_unicode(text):  # some codecs decode to lone surrogates
             raise BadFileError("half a surrogate pair", f"{name}: holds half a surrogate pair")
-        if not text and not self._may_be_empty:
+        if not text and not self._allow_empty_text:
             raise BadFileError(
                 EMPTY_TEXT, f"{name}: {EMPTY_TEXT} (allowed with --allow-empty-text)"
             )
         return text
 
     def undecodable(self, row: LabelRow, data: bytes | None) -> int:
-        """Places of a text that are not valid in the encoding.
-
-        A table's were replaced when it was read; the replacement characters are counted.
-        """
+        """Number of invalid sequences in a text; in a table's text, of replacement characters."""
         if data is None:
             return 0 if self._data.encoding_errors == "strict" else (row.text or "").count("\ufffd")
         if is_valid(data, self._data.encoding):
@@ -214,44 +220,43 @@ class PairReader:
         return data.decode(self._data.encoding, "replace").count("\ufffd")
 
     def picture(self, row: LabelRow) -> tuple[Path, bytes] | None:
-        """Path and bytes of a row's picture, whose content is of an allowed format; None where it
-        may lack one.
+        """Path and bytes of a row's picture; None if it has none and none is required.
 
         Raises:
-            BadFileError: It cannot be read, or is of a foreign format.
+            BadFileError: It cannot be read, or its content is of a foreign format.
         """
         name = self._picture_name(row)
-        if name is None and self._halves:
+        if name is None and self._allow_missing:
             return None
-        content = self._picture(row, name)
+        content = self._read_picture(row, name)
         return self._path(name or ""), content
 
-    def _picture(self, row: LabelRow, name: str | None) -> bytes:
+    def _read_picture(self, row: LabelRow, name: str | None) -> bytes:
         if name is None:
-            what = f" {row.stem}.jpg in {self._folder}" if row.image is None else ""
-            raise BadFileError(MISSING, f"{row.guid}: no picture{what}")
+            expected = f" {row.stem}.jpg in {self._folder}" if row.image is None else ""
+            raise BadFileError(MISSING, f"{row.guid}: no picture{expected}")
         return read_valid_picture(self._base, name, follow_links=self._data.follow_links)
 
     def _picture_name(self, row: LabelRow) -> str | None:
-        """Name of a row's picture as it stands on disk; None where there is none."""
+        """Name of a row's picture as on disk; None if there is none."""
         if row.image is not None:
             return (self._names.first([row.image]) or row.image) if row.image else None
         return self._names.first([row.stem + suffix for suffix in IMAGE_SUFFIXES])
 
     def _path(self, name: str) -> Path:
-        """Path of a picture that is inside the folder, without steps up."""
+        """Path of a picture inside the folder, without ``..``."""
         if ".." in name.split("/"):
             name = str((self._base / name).resolve().relative_to(self._base))
         return self._pictures / name
 
 
-def neither(row: LabelRow) -> BadFileError:
-    """A row with neither a text nor a picture."""
+def empty_row_error(row: LabelRow) -> BadFileError:
+    """The error of a row with neither a text nor a picture."""
     return BadFileError("empty row", f"{row.guid}: neither a text nor a picture")
 
 
 def is_valid(data: bytes, encoding: str) -> bool:
-    """Whether every byte is."""
+    """Whether bytes are valid in an encoding."""
     try:
         data.decode(encoding)
     except UnicodeError:

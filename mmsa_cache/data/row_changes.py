@@ -1,4 +1,4 @@
-"""What changed in the data since its features were extracted, in words."""
+"""Describes how a split differs from what was extracted."""
 
 from __future__ import annotations
 
@@ -11,51 +11,53 @@ from .table import IntArray, SampleTable
 _SHOWN = 5
 
 
-def describe_changes(stored: SampleTable, found: SampleTable) -> list[str]:
-    """Says what changed; rows are the same ones where their guids are.
+def describe_changes(stored: SampleTable, current: SampleTable) -> list[str]:
+    """Describes the differences between two versions of a split; rows are matched by guid.
 
     Args:
-        stored: A split as it is stored.
-        found: The split as the data folder has it.
+        stored: The split in the store.
+        current: The split in the data folder.
 
     Returns:
-        A line a kind of change, with the number of its rows and the first of their guids; none
-        where both are equal.
+        A line for each kind of change with the number of rows and their first guids; none where
+        both are equal.
     """
-    then = _places(stored, found)
-    removed = np.flatnonzero(_places(found, stored) < 0)
-    here = np.flatnonzero(then >= 0)
-    then = then[here]
+    stored_rows = _rows_by_guid(stored, current)
+    removed = np.flatnonzero(_rows_by_guid(current, stored) < 0)
+    current_rows = np.flatnonzero(stored_rows >= 0)
+    stored_rows = stored_rows[current_rows]
 
-    def differ(of_stored: NDArray[np.generic], of_found: NDArray[np.generic]) -> IntArray:
-        changed = of_stored[then] != of_found[here]
-        return here[changed.any(1) if changed.ndim > 1 else changed]
+    def differ(stored_values: NDArray[np.generic], current_values: NDArray[np.generic]) -> IntArray:
+        changed = stored_values[stored_rows] != current_values[current_rows]
+        return current_rows[changed.any(1) if changed.ndim > 1 else changed]
 
-    kinds = [
-        ("added", found, np.setdiff1d(np.arange(len(found)), here)),
+    texts = differ(stored.digests("text"), current.digests("text"))
+    pictures = differ(stored.digests("image"), current.digests("image"))
+    changes = [
+        ("added", current, np.setdiff1d(np.arange(len(current)), current_rows)),
         ("removed", stored, removed),
-        ("relabelled", found, differ(stored.labels, found.labels)),
-        ("with another text", found, differ(stored.digests("text"), found.digests("text"))),
-        ("with another picture", found, differ(stored.digests("image"), found.digests("image"))),
+        ("relabelled", current, differ(stored.labels, current.labels)),
+        ("with another text", current, texts),
+        ("with another picture", current, pictures),
     ]
-    lines = [f"{_count(rows)} {what}: {_some(of, rows)}" for what, of, rows in kinds if len(rows)]
-    moved = here[1:][np.diff(then) < 0]
+    lines = [
+        f"{len(rows)} row{'s' * (len(rows) > 1)} {change}: {_first_guids(table, rows)}"
+        for change, table, rows in changes
+        if len(rows)
+    ]
+    moved = current_rows[1:][np.diff(stored_rows) < 0]
     if len(moved):
-        lines.append(f"the rows are in another order from {_some(found, moved[:1])} on")
+        lines.append(f"the rows are in another order from {_first_guids(current, moved[:1])} on")
     return lines
 
 
-def _places(table: SampleTable, wanted: SampleTable) -> IntArray:
-    """Where a table has each guid of another one, −1 where it has not."""
+def _rows_by_guid(table: SampleTable, other: SampleTable) -> IntArray:
+    """Row in ``table`` of each guid of ``other``, −1 where it is missing."""
     values = table.table["guid"].combine_chunks()
-    places = pc.index_in(wanted.table["guid"], values)
-    return np.asarray(pc.fill_null(places, -1).to_numpy(), np.int64)
+    rows = pc.index_in(other.table["guid"], values)
+    return np.asarray(pc.fill_null(rows, -1).to_numpy(), np.int64)
 
 
-def _count(rows: IntArray) -> str:
-    return "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-
-
-def _some(table: SampleTable, rows: IntArray) -> str:
-    shown = table.take(rows[:_SHOWN]).guids
-    return ", ".join(shown) + (", …" if len(rows) > _SHOWN else "")
+def _first_guids(table: SampleTable, rows: IntArray) -> str:
+    guids = table.take(rows[:_SHOWN]).guids
+    return ", ".join(guids) + (", …" if len(rows) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""Rows of a table as one text: a bit each."""
+"""Boolean masks over the rows of a table, encoded as text."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 
 
 def pack_rows(rows: NDArray[np.bool_]) -> str:
-    """One bit a row, as text."""
+    """Encodes a mask, (rows,), as base64 with one bit a row."""
     return base64.b64encode(np.packbits(rows).tobytes()).decode()
 
 
 def unpack_rows(text: str, rows: int) -> NDArray[np.bool_]:
-    """The inverse of `pack_rows`.
+    """Decodes a mask of `pack_rows`.
+
+    Args:
+        text: The encoded mask.
+        rows: Number of rows.
 
     Raises:
-        ValueError: It is not of so many rows.
+        ValueError: The text is not a mask of so many rows.
     """
     try:
         data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)

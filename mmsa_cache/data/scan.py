@@ -1,8 +1,8 @@
-"""Image-text pairs on disk: from the rows of a data folder to samples.
+"""Reads the splits of a data folder: from label files, texts and pictures to samples.
 
-Which rows there are, in which layout, ``layouts`` says. Reading collects every problem before it
-gives up. A row whose text or picture cannot be used is a bad row, which may be set aside; what is
-wrong with a label file, or a path that leads out of the folder, ends everything.
+The rows come from ``layouts``. All problems are collected before anything raises. A row whose text
+or picture cannot be used is a bad row, which may be set aside; a faulty label file and a path that
+leads out of the folder are fatal.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from .split_summary import SplitSummary
 from .table import UNKNOWN_LABEL, SampleTable, TableBuilder
 
 _THREADS = 4
-_PIECE = 256
+_BATCH = 256
 """Rows that one thread reads at a time."""
-_WINDOW = 16 * _PIECE
-"""Rows that are objects at a time."""
+_WINDOW = 16 * _BATCH
+"""Rows that are Python objects at a time."""
 _CHARACTERS = 1 << 24
-"""Of the texts of a window, about."""
+"""Characters of a window's texts, about."""
 _SHOWN = 10
-"""Rows of one fault that an error names."""
+"""Rows that an error names for each reason."""
 REPAIR_HINT = (
     "Repair the files or remove their rows from the label file; or set them aside: "
     "mmsa extract --on-bad skip. mmsa check lists everything."
 )
 ABSENCE_REASONS = {EMPTY_FILE, EMPTY_TEXT, MISSING}
-"""Reasons why a half may be meant to be absent."""
+"""Reasons of a row whose text or picture may be absent on purpose."""
 ABSENCE_HINT = (
     'Posts of a text or a picture alone count with --missing allow ([data] missing = "allow").'
 )
@@ -57,82 +57,83 @@ ABSENCE_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class SplitScan:
-    """One split as it was found, in the order of its label file."""
+    """The rows of one split, in the order of its label file."""
 
     split: str
     listing: Listing
-    """Its rows are in ``samples`` and ``bad``."""
+    """Has been read to its end; its rows are in ``samples`` and ``bad``."""
     samples: SampleTable
     bad: list[BadRow]
     replaced: frozenset[str]
-    """Rows of whose texts some bytes were replaced, not being valid in the encoding."""
+    """Guids of rows in whose texts bytes not valid in the encoding were replaced."""
 
     @property
     def rows(self) -> int:
-        """Rows, good and bad."""
+        """Number of rows, good and bad."""
         return len(self.samples) + len(self.bad)
 
     def raise_bad(self, bad: Sequence[BadRow]) -> None:
-        """Ends with bad rows, if there are any.
+        """Raises if there are bad rows.
 
         Raises:
-            DataError: Names every one of them.
+            DataError: Lists their faults.
         """
         reasons = {fault.reason for row in bad for fault in row.faults}
-        hint = (
-            REPAIR_HINT if reasons.isdisjoint(ABSENCE_REASONS) else f"{REPAIR_HINT} {ABSENCE_HINT}"
-        )
+        hint = REPAIR_HINT + f" {ABSENCE_HINT}" * (not reasons.isdisjoint(ABSENCE_REASONS))
         raise_problems(fault_messages(bad), self.listing.folder, hint)
 
     def summarize(self, samples: SampleTable) -> SplitSummary:
-        """What was kept, merged and dropped.
+        """Counts the rows.
 
         Args:
-            samples: Those that are kept; the other rows were set aside.
+            samples: Samples that are kept; all other rows count as set aside.
         """
         codes, counts = np.unique(samples.labels, return_counts=True)
-        count = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+        by_code = dict(zip(codes.tolist(), counts.tolist(), strict=True))
         tags = {**dict(enumerate(self.listing.classes)), UNKNOWN_LABEL: UNLABELLED}
-        kept = {tag: count[code] for code, tag in tags.items() if code in count}
-        aside = self.rows - len(samples)
-        replaced = tuple(guid for guid in samples.guids if guid in self.replaced)
-        listing = self.listing
-        others = (listing.merged, listing.dropped, aside)
+        label_counts = {tag: by_code[code] for code, tag in tags.items() if code in by_code}
         return SplitSummary(
-            listing.layout, self.split, kept, *others, replaced, tuple(listing.notes)
+            layout=self.listing.layout,
+            split=self.split,
+            label_counts=label_counts,
+            merged=self.listing.merged,
+            dropped=self.listing.dropped,
+            aside=self.rows - len(samples),
+            replaced=tuple(guid for guid in samples.guids if guid in self.replaced),
+            notes=tuple(self.listing.notes),
         )
 
 
 def scan_split(
-    data: DataSettings, split: str, known: FileHashCache | None = None, *, labelled: bool = True
+    data: DataSettings, split: str, hashes: FileHashCache | None = None, *, labelled: bool = True
 ) -> SplitScan:
     """Reads one split in the order of its label file (unlabelled pairs: by guid).
 
-    Texts are read completely; pictures are hashed and their format is checked by content, but they
-    are decoded only by stage one.
+    Texts are read completely. Pictures are hashed and their format is checked by content; only
+    stage one decodes them.
 
     Args:
-        data: The data folder, in any layout of ``layouts``, and how its texts are read.
+        data: The data folder and how its texts are read.
         split: One of `SPLITS`.
-        known: Files that are not read again; gets to know those that are.
-        labelled: Whether labels are looked at.
+        hashes: Files to be skipped if unchanged; updated with those that are read.
+        labelled: Whether labels are read.
 
     Raises:
         SettingsError: No data folder is set.
-        DataError: Something is wrong with the label file, or a path leads out of the folder; every
-            problem of the label file and of the pairs is named.
+        DataError: The label file is faulty, or a path leads out of the folder; lists every problem
+            of the label file and of the pairs.
     """
     listing = list_rows(data, split, classes_of(data), labelled=labelled)
-    reader = PairReader(listing, data, known)
+    reader = PairReader(listing, data, hashes)
     builder, bad = TableBuilder(reader.root), []
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as threads:
         for window in _windows(row for row in listing.rows() if row.label != UNKNOWN):
-            pieces = [window[i : i + _PIECE] for i in range(0, len(window), _PIECE)]
-            results = [result for piece in pool.map(reader.read, pieces) for result in piece]
+            batches = [window[i : i + _BATCH] for i in range(0, len(window), _BATCH)]
+            results = [result for batch in threads.map(reader.read, batches) for result in batch]
             builder.add([result for result in results if isinstance(result, Sample)])
             bad += [result for result in results if isinstance(result, BadRow)]
-    if known is not None:
-        known.save()
+    if hashes is not None:
+        hashes.save()
     if listing.problems or any(row.fatal for row in bad):
         where = listing.source if listing.problems else listing.folder
         raise_problems([*listing.problems, *fault_messages(bad)], where)
@@ -140,19 +141,19 @@ def scan_split(
 
 
 def fault_messages(bad: Sequence[BadRow]) -> list[str]:
-    """What is wrong with bad rows: of each reason the first, and how many more there are."""
-    said: list[str] = []
-    count: Counter[str] = Counter()
+    """Messages of the first faults of each reason, and a count of the rest."""
+    messages: list[str] = []
+    counts: Counter[str] = Counter()
     for fault in (fault for row in bad for fault in row.faults):
-        count[fault.reason] += 1
-        if count[fault.reason] <= _SHOWN:
-            said.append(fault.message)
-    more = ((reason, rows - _SHOWN) for reason, rows in count.items() if rows > _SHOWN)
-    return said + [f"… and {rows} more: {reason}" for reason, rows in more]
+        counts[fault.reason] += 1
+        if counts[fault.reason] <= _SHOWN:
+            messages.append(fault.message)
+    hidden = ((reason, rows - _SHOWN) for reason, rows in counts.items() if rows > _SHOWN)
+    return messages + [f"… and {rows} more: {reason}" for reason, rows in hidden]
 
 
 def _windows(rows: Iterator[LabelRow]) -> Iterator[list[LabelRow]]:
-    """Some rows at a time: few of long texts."""
+    """Groups rows, fewer if their texts are long."""
     window: list[LabelRow] = []
     characters = 0
     for row in rows:
@@ -166,10 +167,10 @@ def _windows(rows: Iterator[LabelRow]) -> Iterator[list[LabelRow]]:
 
 
 def single_sample(text: str | None, image_path: Path | None) -> Sample:
-    """Makes a sample of one text and one picture file, for prediction; one may be missing.
+    """Makes a sample of a text and a picture file, for prediction; one of them may be None.
 
     Raises:
-        DataError: The picture is missing or not an allowed format; the text is empty or no Unicode.
+        DataError: The picture is missing or of a foreign format; the text is empty or not Unicode.
     """
     if text is not None and not strip_text(text):
         raise DataError("The text is empty.", "Leave --text out to predict from a picture alone.")

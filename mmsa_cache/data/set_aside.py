@@ -1,8 +1,8 @@
 """Rows that an extraction set aside because their text or picture cannot be used.
 
-``CACHE/data/SPLIT.set-aside.json`` lists them for each data folder: guid, line, what is wrong, and
-the hashes of the halves that can be used. A row is left out by stage two as long as its files are
-what they were; once one is repaired the row counts again, and the cache is stale, which is said.
+``CACHE/data/SPLIT.set-aside.json`` lists them for each data folder: guid, line, faults, and the
+hashes of the usable halves. Stage two leaves a row out as long as its files are unchanged. Once a
+file is repaired the row counts again, and the store is reported as stale.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _MAX_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """What was set aside of one data folder."""
+    """Rows set aside in one data folder."""
 
     checked: str
-    """`pictures_digest` of the rows whose pictures were tried."""
+    """`pictures_digest` of the rows whose pictures were decoded."""
     rows: tuple[BadRow, ...]
 
 
 class SetAsideRecord(BaseModel):
-    """What was set aside of every data folder that a split was extracted from."""
+    """Rows set aside, by the data folders that a split was extracted from."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,13 +46,13 @@ class SetAsideRecord(BaseModel):
     folders: dict[str, SetAside] = Field(default_factory=dict)
 
     def of(self, root: Path) -> SetAside | None:
-        """What was set aside of a data folder."""
+        """The entry of a data folder."""
         return self.folders.get(str(root.resolve()))
 
     @property
     def identities(self) -> dict[Identity, BadRow]:
-        """All rows by what changes when their files do."""
-        return {row.identity: row for found in self.folders.values() for row in found.rows}
+        """All rows by their identities."""
+        return {row.identity: row for folder in self.folders.values() for row in folder.rows}
 
 
 def set_aside_path(cache: Path, split: str) -> Path:
@@ -61,24 +61,24 @@ def set_aside_path(cache: Path, split: str) -> Path:
 
 
 def pictures_digest(samples: Iterable[Sample], decoder: str) -> str:
-    """What identifies an attempt to decode these pictures (hex)."""
-    found = hashlib.sha256(f"{decoder}\n".encode())
+    """Identifies an attempt to decode these pictures with this decoder (sha256, hex)."""
+    digest = hashlib.sha256(f"{decoder}\n".encode())
     for sample in samples:
-        found.update(f"{sample.guid} {sample.image_sha256}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{sample.guid} {sample.image_sha256}\n".encode())
+    return digest.hexdigest()
 
 
 def count_reasons(rows: Iterable[BadRow]) -> dict[str, int]:
-    """Reason → rows, the most frequent first."""
-    count = Counter(reason for row in rows for reason in {f.reason for f in row.faults})
-    return dict(count.most_common())
+    """Reason → number of rows, the most frequent first."""
+    counts = Counter(reason for row in rows for reason in {f.reason for f in row.faults})
+    return dict(counts.most_common())
 
 
 def read_set_aside(cache: Path, split: str) -> SetAsideRecord:
-    """Reads the record of a split; an empty one where nothing was ever set aside.
+    """Reads the record of a split; an empty one if there is none.
 
     Raises:
-        DamagedCacheError: It is not what was written.
+        DamagedCacheError: The file is not a valid record.
     """
     path = set_aside_path(cache, split)
     message = f"{path} cannot be read."
@@ -95,17 +95,17 @@ def read_set_aside(cache: Path, split: str) -> SetAsideRecord:
 def write_set_aside(
     cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadRow]
 ) -> Path:
-    """Replaces what was set aside of one data folder.
+    """Replaces the entry of one data folder in the record of a split.
 
     Args:
-        cache: Root folder of the caches.
+        cache: Root folder of the store.
         split: One of `SPLITS`.
         root: The data folder.
         checked: See `SetAside`.
         rows: The rows set aside.
 
     Returns:
-        The record's path.
+        Path of the record.
     """
     path = set_aside_path(cache, split)
     make_folders(path.parent)

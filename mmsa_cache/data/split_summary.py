@@ -1,4 +1,4 @@
-"""What reading a split kept, merged and dropped."""
+"""The counts of reading one split."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from mmsa_cache.data.layouts.listing import UNLABELLED
 
 @dataclass(frozen=True, slots=True)
 class SplitSummary:
-    """What reading a split kept, merged and dropped."""
+    """How many rows of a split were kept, merged, dropped and set aside."""
 
     layout: str
     """``report``, ``tables``, ``MVSA-Single``, ``MVSA-Multiple`` or ``pairs``."""
     split: str
-    kept: Mapping[str, int]
-    """Rows kept of each label, ``null`` included; labels without rows are left out."""
+    label_counts: Mapping[str, int]
+    """Label → rows kept, ``null`` included; labels without rows are left out."""
     merged: int
-    """Kept rows whose label came from a neutral and a polar one."""
+    """Kept rows whose label was merged from a neutral and a polar one."""
     dropped: int
-    """Rows whose labels contradict each other."""
+    """Rows dropped for contradicting labels."""
     aside: int = 0
-    """Rows set aside because their text or picture cannot be used."""
+    """Rows set aside for an unusable text or picture."""
     replaced: tuple[str, ...] = ()
-    """Kept rows of whose texts some bytes were replaced, not being valid in the encoding."""
+    """Guids of kept rows in whose texts bytes not valid in the encoding were replaced."""
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What a person should know of how the label file was read."""
+    """Remarks on the label file, for users."""
 
     def summary(self) -> str:
-        """One line for a person."""
+        """The counts in words, and a line for each note."""
+        replaced = ""
+        if self.replaced:
+            guids = ", ".join(self.replaced[:5]) + (", …" if len(self.replaced) > 5 else "")
+            replaced = (
+                f" Bytes not valid in the encoding were replaced in {len(self.replaced)}: {guids}."
+            )
         counts = ", ".join(
             f"{count} {'unlabelled' if tag == UNLABELLED else tag}"
-            for tag, count in self.kept.items()
+            for tag, count in self.label_counts.items()
         )
         return (
-            f"Data: layout {self.layout}, split {self.split}: {sum(self.kept.values())} rows kept "
-            f"({counts}), {self.merged} of them merged from a neutral and a polar label; "
-            f"{self.dropped} dropped (contradicting labels)"
+            f"Data: layout {self.layout}, split {self.split}: "
+            f"{sum(self.label_counts.values())} rows kept ({counts}), {self.merged} of them merged "
+            f"from a neutral and a polar label; {self.dropped} dropped (contradicting labels)"
             + (f"; {self.aside} set aside (bad files)." if self.aside else ".")
-            + self._told_of_replaced()
+            + replaced
             + "".join(f"\n  {note}" for note in self.notes)
         )
-
-    def _told_of_replaced(self) -> str:
-        if not self.replaced:
-            return ""
-        some = ", ".join(self.replaced[:5]) + (", …" if len(self.replaced) > 5 else "")
-        return f" Bytes not valid in the encoding were replaced in {len(self.replaced)}: {some}."

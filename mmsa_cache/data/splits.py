@@ -37,8 +37,8 @@ def report_split(rows: int) -> tuple[IntArray, IntArray]:
 
 def most_folds(labels: IntArray, groups: IntArray) -> int:
     """Folds that every class can be in: duplicate groups of the rarest class that there is."""
-    found = np.unique(np.stack([labels, groups], axis=1), axis=0)[:, 0]
-    return int(np.unique(found, return_counts=True)[1].min()) if len(found) else 0
+    group_labels = np.unique(np.stack([labels, groups], axis=1), axis=0)[:, 0]
+    return int(np.unique(group_labels, return_counts=True)[1].min()) if len(group_labels) else 0
 
 
 def grouped_folds(
@@ -193,10 +193,10 @@ def copies_per_class(variants: str | int, split: str, labels: IntArray) -> dict[
     Returns:
         Class code → number of copies.
     """
-    known = labels[labels >= 0].tolist()
+    codes = labels[labels >= 0].tolist()
     if split != "train" or variants == "none":
         return {}
-    return dict.fromkeys(known, variants) if isinstance(variants, int) else report_copies(known)
+    return dict.fromkeys(codes, variants) if isinstance(variants, int) else report_copies(codes)
 
 
 def report_copies(labels: Iterable[int]) -> dict[int, int]:

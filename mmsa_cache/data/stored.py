@@ -94,7 +94,7 @@ def split_path(cache: Path, split: str) -> Path:
     return cache / "data" / f"{split}.parquet"
 
 
-def write_split(path: Path, about: StoredSplit, samples: SampleTable, disk: Disk = DISK) -> None:
+def write_split(path: Path, split: StoredSplit, samples: SampleTable, disk: Disk = DISK) -> None:
     """Writes the file of a split, in place of an earlier one.
 
     Raises:
@@ -102,13 +102,13 @@ def write_split(path: Path, about: StoredSplit, samples: SampleTable, disk: Disk
         DiskError: It cannot be written.
     """
     try:
-        _check_values(samples.table, len(about.classes))
+        _check_values(samples.table, len(split.classes))
     except (ValueError, pa.ArrowException) as error:
-        raise DataError(f"The split {about.split} cannot be stored: {error}.") from error
+        raise DataError(f"The split {split.split} cannot be stored: {error}.") from error
     make_folders(path.parent, disk)
-    content = parse_json(about.model_dump_json())
-    whole = {"schema": SCHEMA, "sha256": _digest(samples.table, content), "about": content}
-    table = write_table(samples.table, {_KEY: json.dumps(whole, sort_keys=True).encode()})
+    content = parse_json(split.model_dump_json())
+    record = {"schema": SCHEMA, "sha256": _digest(samples.table, content), "about": content}
+    table = write_table(samples.table, {_KEY: json.dumps(record, sort_keys=True).encode()})
     write_atomically(path, table, disk)
 
 
@@ -148,33 +148,33 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
 def _parse(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
     footer = read_footer(data)
     metadata = metadata_of(footer)
-    whole = parse_json(metadata[_KEY]) if set(metadata) == {_KEY} else None
-    if not isinstance(whole, dict) or type(whole.get("schema")) is not int:
+    record = parse_json(metadata[_KEY]) if set(metadata) == {_KEY} else None
+    if not isinstance(record, dict) or type(record.get("schema")) is not int:
         raise ValueError("it is not the table of a split")
-    if whole["schema"] != SCHEMA:
+    if record["schema"] != SCHEMA:
         raise StaleCacheError(
-            f"{path} has schema {whole['schema']}, this program writes {SCHEMA}.",
+            f"{path} has schema {record['schema']}, this program writes {SCHEMA}.",
             "Run mmsa extract into another --cache folder, or install the fitting version.",
         )
-    if set(whole) != {"schema", "sha256", "about"}:
+    if set(record) != {"schema", "sha256", "about"}:
         raise ValueError("it does not say what a split's table says")
     message = f"{path}: what it says of its split cannot be used."
-    about = validate(StoredSplit, whole["about"], message, _HINT, DamagedCacheError)
+    split = validate(StoredSplit, record["about"], message, _HINT, DamagedCacheError)
     check_plain(data, footer, COLUMNS, _ROW_BYTES)
     table = _decoded(data)
-    _check_values(table, len(about.classes))
-    for mask in about.others.values():
+    _check_values(table, len(split.classes))
+    for mask in split.others.values():
         unpack_rows(mask, len(table))
-    if whole["sha256"] != _digest(table, whole["about"]):
+    if record["sha256"] != _digest(table, record["about"]):
         raise ValueError("its content is not what was written")
-    return about, SampleTable(table)
+    return split, SampleTable(table)
 
 
 def _decoded(data: memoryview) -> pa.Table:
     with pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))) as file:
-        found = file.schema_arrow.remove_metadata()
-        plain = pa.schema([_as_stored(field) for field in COLUMNS])
-        if not found.equals(plain):
+        schema = file.schema_arrow.remove_metadata()
+        expected = pa.schema([_as_stored(field) for field in COLUMNS])
+        if not schema.equals(expected):
             raise ValueError("its columns are not those of a split's table")
         columns = []
         for field in COLUMNS:  # one after the other: no two are there twice at once
@@ -207,15 +207,15 @@ def _check_values(table: pa.Table, classes: int) -> None:
         raise ValueError(f"picture {outside[0].as_py()[:100]!r} may be outside of its folder")
 
 
-def _digest(table: pa.Table, about: Any) -> str:
+def _digest(table: pa.Table, content: Any) -> str:
     """sha256 over all values and all that is said of them (hex)."""
-    found = hashlib.sha256(canonical_json(about))
+    digest = hashlib.sha256(canonical_json(content))
     for field, column in zip(COLUMNS, table.columns, strict=True):
         nulls = np.packbits(column.is_null().to_numpy())
-        found.update(f"\0{field.name} {len(column)}\0".encode() + nulls.tobytes())
+        digest.update(f"\0{field.name} {len(column)}\0".encode() + nulls.tobytes())
         for part in _parts(column.combine_chunks()):
-            found.update(part)
-    return found.hexdigest()
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _parts(column: pa.Array) -> list[Any]:

@@ -147,13 +147,13 @@ class SampleTable(Sequence[Sample]):
         pairs = []
         for name in ("image_sha256", "text_key"):
             codes = pc.dictionary_encode(self.table[name]).combine_chunks().indices
-            there = ~codes.is_null().to_numpy(zero_copy_only=False)
+            present = ~codes.is_null().to_numpy(zero_copy_only=False)
             if name == "image_sha256":  # having no picture makes no twins
-                there &= self.digests("image").any(1)
-            has = rows[there]
-            codes = codes.filter(pa.array(there)).to_numpy()
+                present &= self.digests("image").any(1)
+            present_rows = rows[present]
+            codes = codes.filter(pa.array(present)).to_numpy()
             _, first, code = np.unique(codes, return_index=True, return_inverse=True)
-            pairs.append(np.stack([has[first][code], has], 1))
+            pairs.append(np.stack([present_rows[first][code], present_rows], 1))
         return connected_groups(len(self), np.concatenate(pairs))
 
     def digest(self, copies: Mapping[int, int]) -> str:
@@ -167,11 +167,11 @@ class SampleTable(Sequence[Sample]):
         """
         numbers = np.stack([self.labels, self.copies(copies)], 1).astype("<i4")
         parts = [self.digests("text"), self.digests("image"), numbers.view(np.uint8)]
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for first in range(0, len(self), _WINDOW):
             window = [part[first : first + _WINDOW] for part in parts]
-            found.update(np.concatenate(window, 1).tobytes())
-        return found.hexdigest()
+            digest.update(np.concatenate(window, 1).tobytes())
+        return digest.hexdigest()
 
     def copies(self, by_label: Mapping[int, int]) -> IntArray:
         """Augmented copies of each sample, (rows,), from those of each class code."""
@@ -196,8 +196,8 @@ class SampleTable(Sequence[Sample]):
     def without_texts(self) -> SampleTable:
         """The same samples, only the hashes of their texts."""
         nulls = pa.nulls(len(self), pa.large_string())
-        place = COLUMNS.get_field_index("text")
-        return SampleTable(self.table.set_column(place, COLUMNS.field(place), nulls), self.folder)
+        index = COLUMNS.get_field_index("text")
+        return SampleTable(self.table.set_column(index, COLUMNS.field(index), nulls), self.folder)
 
 
 def concatenate_tables(tables: Iterable[SampleTable]) -> SampleTable:
@@ -234,10 +234,10 @@ class TableBuilder:
     def _relative(self, path: Path | None) -> str | None:
         if self._folder is None or path is None:
             return None
-        whole = str(path)  # cheaper than what Path does
-        if not whole.startswith(self._start):
+        text = str(path)  # cheaper than what Path does
+        if not text.startswith(self._start):
             raise ValueError(f"{path} is not in {self._folder}")
-        return whole[len(self._start) :]
+        return text[len(self._start) :]
 
     def table(self) -> SampleTable:
         """All samples; the builder is empty afterwards."""

@@ -24,9 +24,9 @@ class Reader:
         at: Place of the next value.
     """
 
-    def __init__(self, data: memoryview, at: int = 0) -> None:
+    def __init__(self, data: memoryview, offset: int = 0) -> None:
         self._data = data
-        self.at = at
+        self.at = offset
 
     def struct(self, depth: int = 0) -> Struct:
         """The fields of a struct: numbers, bytes, lists and structs.
@@ -36,7 +36,7 @@ class Reader:
         """
         if depth > _DEEPEST:
             raise ValueError("its description is nested too deeply")
-        found: Struct = {}
+        fields: Struct = {}
         number = 0
         while (head := self._byte()) != 0:
             step, kind = head >> 4, head & 15
@@ -44,8 +44,8 @@ class Reader:
             if following <= number:
                 raise ValueError("the fields of its description are out of order")
             number = following
-            found[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
-        return found
+            fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        return fields
 
     def _value(self, kind: int, depth: int) -> Any:
         if kind == _BYTE:
@@ -63,10 +63,10 @@ class Reader:
             count = head >> 4 if head >> 4 < 15 else self._varint()
             if count > len(self._data) - self.at:  # each takes a byte at least
                 raise ValueError("its description is cut off")
-            item = head & 15
-            if item in (_TRUE, _FALSE):
+            kind_of_items = head & 15
+            if kind_of_items in (_TRUE, _FALSE):
                 return [self._byte() == _TRUE for _ in range(count)]
-            return [self._value(item, depth + 1) for _ in range(count)]
+            return [self._value(kind_of_items, depth + 1) for _ in range(count)]
         raise ValueError("its description holds an unknown type")
 
     def _byte(self) -> int:
@@ -76,11 +76,11 @@ class Reader:
         return self._data[self.at - 1]
 
     def _bytes(self, count: int) -> bytes:
-        found = bytes(self._data[self.at : self.at + count])
-        if len(found) < count:
+        data = bytes(self._data[self.at : self.at + count])
+        if len(data) < count:
             raise ValueError("its description is cut off")
         self.at += count
-        return found
+        return data
 
     def _varint(self) -> int:
         value = 0

@@ -17,11 +17,11 @@ nfc = functools.partial(unicodedata.normalize, "NFC")
 
 
 def find_unlisted(layout: Layout, listings: Sequence[Listing], pictures: set[Path]) -> list[str]:
-    """Names of texts and pictures beside the listed ones, without dotfiles.
+    """Names of texts and pictures in the folders of the listed ones, without dotfiles.
 
     Args:
-        layout: Of the data folder.
-        listings: Its splits.
+        layout: Layout of the data folder.
+        listings: Its splits, read to their ends.
         pictures: Paths of the listed pictures.
     """
     label_files = {path for files in layout.files.values() for path in files}
@@ -35,7 +35,7 @@ def find_unlisted(layout: Layout, listings: Sequence[Listing], pictures: set[Pat
         folders = {listing.folder.resolve() for listing in listings if listing.first_line}
         suffixes = (".txt", *IMAGE_SUFFIXES)
     resolved = {path.resolve() for path in label_files}
-    found = [
+    paths = [
         path
         for folder in folders
         for path in folder.iterdir()
@@ -44,4 +44,4 @@ def find_unlisted(layout: Layout, listings: Sequence[Listing], pictures: set[Pat
         and path not in resolved
         and (path not in pictures if layout.name == "tables" else nfc(path.stem) not in listed)
     ]
-    return sorted(os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in found)
+    return sorted(os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in paths)

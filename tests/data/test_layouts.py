@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.files import FOLLOW
+from mmsa_cache.data.files import FOLLOW_HINT
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.mvsa import majority, merge
@@ -451,8 +451,8 @@ def test_images_stay_inside_the_root(tmp_path: Path) -> None:
     assert found[:4] == [
         f"train.csv:5: image '{outside}/1.jpg' is not a path relative to the folder of train.csv",
         f"train.csv:2: ../outside/1.jpg: {out}",
-        f"train.csv:3: link.jpg: {out}{FOLLOW}",
-        f"train.csv:4: folder/1.jpg: {out}{FOLLOW}",
+        f"train.csv:3: link.jpg: {out}{FOLLOW_HINT}",
+        f"train.csv:4: folder/1.jpg: {out}{FOLLOW_HINT}",
     ]
     assert found[4].startswith("train.csv:7: loop: ")
     assert found[5:] == [
@@ -546,7 +546,7 @@ def test_other_classes(tmp_path: Path) -> None:
     path.write_text("guid,tag\n1,anger\n")
     assert [row.label for row in read_labels(path, classes=classes)] == [2]
     samples, report = intake(tmp_path, "train")
-    assert (samples[0].label, report.kept) == (0, {"fear": 1})
+    assert (samples[0].label, report.label_counts) == (0, {"fear": 1})
     assert report.notes == ("classes that occur: fear; others only if listed under [data] classes",)
     make_table(tmp_path, "train.csv", "text,image,label\nt,1.jpg,fear\nt,1.jpg,neutral\n")
     with pytest.raises(DataError, match="unknown label 'fear'; valid: positive, neutral, negative"):

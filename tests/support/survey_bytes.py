@@ -29,7 +29,7 @@ def main() -> None:
     faked: Any = reader.PairReader
     faked.text_bytes = lambda self, row: row.guid.encode() * 10
     faked._picture_name = lambda self, row: f"{row.guid}.jpg"
-    faked._picture = lambda self, row, name: row.guid.encode()
+    faked._read_picture = lambda self, row, name: row.guid.encode()
     scan._WINDOW = 512
     data = DataSettings(root=root)
     scan_split(data, "train")  # what is imported late is no matter of the rows

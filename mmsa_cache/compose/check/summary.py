@@ -244,7 +244,7 @@ def _pictures(posts: Sequence[InspectedPost]) -> PictureCounts:
         formats=dict(Counter(post.kind for post in posts).most_common()),
         named_as_another_format=sum(post.misnamed for post in posts),
         converted={change: count for change, count in changes.items() if count},
-        flat=sum(post.look is None for post in posts),
+        flat=sum(post.perceptual_hash is None for post in posts),
         width=Quantiles.of([post.width for post in posts]),
         height=Quantiles.of([post.height for post in posts]),
         bytes=Quantiles.of([post.picture_bytes for post in posts]),
@@ -257,7 +257,7 @@ def _repeated(found: Inspection) -> list[Repetition]:
     pictures = [post.picture_sha256 for post in posts]
     alike = [
         group
-        for group in near_groups([post.look for post in posts])
+        for group in near_groups([post.perceptual_hash for post in posts])
         if len({pictures[place] for place in group}) > 1
     ]
     kinds: dict[str, Iterable[list[int]]] = {

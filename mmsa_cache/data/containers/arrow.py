@@ -59,12 +59,14 @@ def _is_compressed(message: bytes) -> bool:
         """Place of a field of a table; 0 where it is not set."""
         (back,) = struct.unpack_from("<i", message, table)
         (size,) = struct.unpack_from("<H", message, table - back)
-        at = 4 + 2 * number
-        there = struct.unpack_from("<H", message, table - back + at)[0] if at < size else 0
-        return table + there if there else 0
+        slot = 4 + 2 * number
+        value_offset = (
+            struct.unpack_from("<H", message, table - back + slot)[0] if slot < size else 0
+        )
+        return table + value_offset if value_offset else 0
 
-    def child(place: int) -> int:
-        return place + int(struct.unpack_from("<I", message, place)[0])
+    def child(offset: int) -> int:
+        return offset + int(struct.unpack_from("<I", message, offset)[0])
 
     root = child(0)
     kind, header = message[field(root, 1)], child(field(root, 2))
@@ -86,13 +88,13 @@ class ArrowPictures:
         column, row = parse_column_row(member)
         if self._schema.names.count(column) != 1 or not len(self._ends) or row >= self._ends[-1]:
             return require_picture(None, limit)
-        number = int(np.searchsorted(self._ends, row, "right"))
-        if (column, number) not in self._columns:
+        batch_index = int(np.searchsorted(self._ends, row, "right"))
+        if (column, batch_index) not in self._columns:
             try:
-                batch = validate_batch(self._batches[number].select([column]))
+                batch = validate_batch(self._batches[batch_index].select([column]))
             except pa.ArrowException as error:
                 raise ValueError(f"it is damaged: {error}") from error
-            self._columns[column, number] = batch.column(0)
-        values = self._columns[column, number]
-        found = values[row - int(self._ends[number]) + len(values)].as_py()
-        return require_picture(found.get("bytes") if isinstance(found, dict) else found, limit)
+            self._columns[column, batch_index] = batch.column(0)
+        values = self._columns[column, batch_index]
+        cell = values[row - int(self._ends[batch_index]) + len(values)].as_py()
+        return require_picture(cell.get("bytes") if isinstance(cell, dict) else cell, limit)

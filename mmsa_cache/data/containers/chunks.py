@@ -38,14 +38,14 @@ class Chunk:
 
 
 def chunks(
-    read_at: Callable[[int, int], bytes], size: int, about: pq.FileMetaData
+    read_at: Callable[[int, int], bytes], size: int, metadata: pq.FileMetaData
 ) -> list[list[Chunk]]:
     """The chunks of every row group, in the order of the columns.
 
     Args:
         read_at: Reads so many bytes from a place of the file.
         size: Bytes of the file.
-        about: Of the same file.
+        metadata: Of the same file.
 
     Raises:
         ValueError: Its footer is damaged.
@@ -54,24 +54,24 @@ def chunks(
     if not 0 < length <= min(_MAX_FOOTER, size - _END):
         raise ValueError(f"its footer cannot have {length} bytes")
     footer = Reader(memoryview(read_at(length, size - _END - length))).struct()
-    paths = [about.schema.column(place).path for place in range(len(about.schema))]
+    paths = [metadata.schema.column(index).path for index in range(len(metadata.schema))]
     groups = _typed(footer.get(4), list)
-    found = [[_chunk(_typed(c, dict)) for c in _typed(g.get(1), list)] for g in groups]
-    if any([chunk.path for chunk in group] != paths for group in found):
+    groups_of_chunks = [[_chunk(_typed(c, dict)) for c in _typed(g.get(1), list)] for g in groups]
+    if any([chunk.path for chunk in group] != paths for group in groups_of_chunks):
         raise ValueError("it is damaged: a column is not where it says")
-    return found
+    return groups_of_chunks
 
 
 def _chunk(column: Struct) -> Chunk:
-    about = _typed(column.get(3), dict)
-    start, dictionary = _typed(about.get(9), int), about.get(11)
-    nulls = _typed(about.get(12, {}), dict).get(3)
+    metadata = _typed(column.get(3), dict)
+    start, dictionary = _typed(metadata.get(9), int), metadata.get(11)
+    nulls = _typed(metadata.get(12, {}), dict).get(3)
     return Chunk(
-        path=b".".join(_typed(part, bytes) for part in _typed(about.get(3), list)).decode(),
-        values=_typed(about.get(5), int),
+        path=b".".join(_typed(part, bytes) for part in _typed(metadata.get(3), list)).decode(),
+        values=_typed(metadata.get(5), int),
         start=start if dictionary is None else min(start, _typed(dictionary, int)),
-        size=_typed(about.get(7), int),
-        unpacked=_typed(about.get(6), int),
+        size=_typed(metadata.get(7), int),
+        unpacked=_typed(metadata.get(6), int),
         nulls=None if nulls is None else _typed(nulls, int),
     )
 

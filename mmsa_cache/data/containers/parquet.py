@@ -47,8 +47,8 @@ class ParquetReader:
             self._file = pq.ParquetFile(self._source, pre_buffer=False, buffer_size=_BUFFER)
         except pa.ArrowException as error:
             raise ValueError(f"it is no Parquet file, or damaged: {error}") from error
-        self.about = self._file.metadata
-        self.chunks = chunks(self._source.read_at, self._source.size(), self.about)
+        self.metadata = self._file.metadata
+        self.chunks = chunks(self._source.read_at, self._source.size(), self.metadata)
         self.schema: pa.Schema = self._file.schema_arrow
         self._pages: dict[tuple[int, str], tuple[int, int]] = {}
 
@@ -79,14 +79,14 @@ class ParquetReader:
         Raises:
             ValueError: A page takes far more memory than the file, or its place is damaged.
         """
-        found = [(0, 0)]
+        sizes = [(0, 0)]
         for chunk in self.chunks[group]:
             path = chunk.path
             if any(f"{path}.".startswith(f"{name}.") for name in columns):
                 if (group, path) not in self._pages:
                     self._pages[group, path] = self._measured(chunk)
-                found.append(self._pages[group, path])
-        repeated, largest = zip(*found, strict=True)
+                sizes.append(self._pages[group, path])
+        repeated, largest = zip(*sizes, strict=True)
         return max(repeated), max(largest)
 
     def _measured(self, chunk: Chunk) -> tuple[int, int]:
@@ -94,11 +94,13 @@ class ParquetReader:
         repeated = largest = 0
         if chunk.values == 0:
             return 0, 0
-        at, end = chunk.start, chunk.start + chunk.size
-        if not 0 < at <= end <= self._source.size():
+        offset, end = chunk.start, chunk.start + chunk.size
+        if not 0 < offset <= end <= self._source.size():
             raise ValueError("it is damaged: a column does not lie in the file")
-        while at < end:
-            reader = Reader(memoryview(self._source.read_at(min(_MOST_HEADER, end - at), at)))
+        while offset < end:
+            reader = Reader(
+                memoryview(self._source.read_at(min(_MOST_HEADER, end - offset), offset))
+            )
             page = reader.struct()
             large, small = page.get(2), page.get(3)
             if type(large) is not int or type(small) is not int or min(large, small) < 0:
@@ -107,7 +109,7 @@ class ParquetReader:
                 raise ValueError(f"a page of {small} bytes would take {large} in memory")
             repeated = max(repeated, large) if page.get(1) == _DICTIONARY_PAGE else repeated
             largest = max(largest, large)
-            at += reader.at + small
+            offset += reader.at + small
         return repeated, largest
 
 
@@ -132,8 +134,8 @@ class ParquetPictures:
 
     def __init__(self, path: Path) -> None:
         self._file = ParquetReader(path)
-        about = self._file.about
-        counts = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+        metadata = self._file.metadata
+        counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._ends = np.cumsum(counts)
         self._cursors: list[_Cursor] = []
         self._kept: OrderedDict[tuple[str, int], bytes | None] = OrderedDict()
@@ -156,9 +158,9 @@ class ParquetPictures:
     def _read(self, column: str, row: int) -> None:
         group = int(np.searchsorted(self._ends, row, "right"))
         leaf = leaf_of(self._file.schema.field(column))
-        able = [c for c in self._cursors if (c.leaf, c.group) == (leaf, group) and c.row <= row]
-        if able:
-            cursor = max(able, key=lambda found: found.row)
+        usable = [c for c in self._cursors if (c.leaf, c.group) == (leaf, group) and c.row <= row]
+        if usable:
+            cursor = max(usable, key=lambda cursor: cursor.row)
             self._cursors.remove(cursor)
         else:
             _, largest = self._file.pages(group, [leaf])
@@ -168,9 +170,9 @@ class ParquetPictures:
             cursor = _Cursor(self._file, leaf, group, first)
         self._cursors.append(cursor)
         while cursor.row <= row:
-            for at, data in cursor.following():
-                if (column, at) not in self._kept:
-                    self._kept[column, at] = data
+            for index, data in cursor.following():
+                if (column, index) not in self._kept:
+                    self._kept[column, index] = data
                     self._bytes += len(data or b"")
         while self._bytes > _MOST_KEPT and len(self._kept) > 1:
             oldest = next(key for key in self._kept if key != (column, row))

@@ -50,11 +50,11 @@ def members(
     Raises:
         ValueError: It is compressed, or no tar, or cut off.
     """
-    unpack = _COMPRESSED.get(file.read(2))
-    if unpack is not None:
-        whole = name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz") + ".tar"
-        into = whole if whole != name else f"plain-{name}"
-        raise ValueError(f"it is compressed; unpack it: {unpack} -c {name} > {into}")
+    command = _COMPRESSED.get(file.read(2))
+    if command is not None:
+        tar_name = name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz") + ".tar"
+        target = tar_name if tar_name != name else f"plain-{name}"
+        raise ValueError(f"it is compressed; unpack it: {command} -c {name} > {target}")
     file.seek(0)
     end = os.fstat(file.fileno()).st_size
     try:
@@ -98,26 +98,26 @@ class TarPictures:
     def __init__(self, path: Path) -> None:
         self._names = KeyTable(_KEY)
         extents: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
-        piece: list[TarMember] = []
+        batch: list[TarMember] = []
         with open_regular(path) as file:
             for member in members(file, path.name):
-                piece.append(member)
-                if len(piece) == _PIECE:
-                    extents.append(self._added(piece))
-                    piece = []
+                batch.append(member)
+                if len(batch) == _PIECE:
+                    extents.append(self._add_names(batch))
+                    batch = []
             self._descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._descriptor)
-        self._extents = np.concatenate([*extents, self._added(piece)])
+        self._extents = np.concatenate([*extents, self._add_names(batch)])
 
-    def _added(self, piece: list[TarMember]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-        keys = b"".join(_key(member.name) for member in piece)
+    def _add_names(self, batch: list[TarMember]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+        keys = b"".join(_key(member.name) for member in batch)
         self._names.add(np.frombuffer(keys, np.uint8).reshape(-1, _KEY))
-        return np.array([(m.offset, m.size) for m in piece], np.int64).reshape(-1, 2)
+        return np.array([(m.offset, m.size) for m in batch], np.int64).reshape(-1, 2)
 
     def picture(self, member: str, limit: int) -> bytes:
         """The bytes of a member."""
-        wanted = np.frombuffer(_key(member), np.uint8).reshape(1, _KEY)
-        row = int(self._names.places(wanted)[0])
+        key = np.frombuffer(_key(member), np.uint8).reshape(1, _KEY)
+        row = int(self._names.places(key)[0])
         if row < 0:
             raise BadFileError("missing", "no picture is there")
         offset, size = self._extents[row].tolist()

@@ -15,7 +15,7 @@ from .listing import LabelRow, Listing, RowSource
 
 def pair_stems(folder: Path) -> tuple[set[str], set[str]]:
     """Guids that have a text, and guids that have a picture."""
-    files = [PurePath(f.name) for f in folder.iterdir()] if folder.is_dir() else []
+    files = [PurePath(path.name) for path in folder.iterdir()] if folder.is_dir() else []
     files = [file for file in files if not file.name.startswith(".")]
     texts = {file.stem for file in files if file.suffix == ".txt"}
     return texts, {file.stem for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
@@ -28,7 +28,7 @@ def class_folders(root: Path) -> list[Path]:
         root: Of the data, or of a split.
     """
     no_classes = {*PAIR_FOLDERS, *PICTURE_FOLDERS, "texts", "text"}
-    found = [
+    folders = [
         path
         for path in sorted(root.iterdir())
         if path.name.lower() not in no_classes
@@ -36,7 +36,7 @@ def class_folders(root: Path) -> list[Path]:
         and path.is_dir()
         and pair_stems(ensure_inside(root, path))[1]
     ]
-    return found if len(found) > 1 else []
+    return folders if len(folders) > 1 else []
 
 
 def class_rows(folders: Sequence[Path], root: Path) -> RowSource:
@@ -49,11 +49,11 @@ def class_rows(folders: Sequence[Path], root: Path) -> RowSource:
 
     def read(listing: Listing) -> Iterator[LabelRow]:
         names = {folder: set.union(*pair_stems(folder)) for folder in folders}
-        count = Counter(stem for found in names.values() for stem in found)
-        for folder, found in names.items():
+        count = Counter(stem for stems in names.values() for stem in stems)
+        for folder, stems in names.items():
             tag = folder.name if len(folders) > 1 else ""
             start = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-            for stem in sorted(found, key=os.fsencode):
+            for stem in sorted(stems, key=os.fsencode):
                 # Half a pair is a row too: reading it says what is missing.
                 guid = stem if count[stem] == 1 else f"{folder.name}-{stem}"
                 label = listing.code_of(tag, guid, 0)

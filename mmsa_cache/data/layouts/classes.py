@@ -21,8 +21,8 @@ UNKNOWN = -2
 def normalize_tag(tag: str) -> str:
     """A label without case and spaces around; ``1.0`` of a pandas round trip is ``1``."""
     plain = tag.strip().casefold()
-    whole = _FLOAT.fullmatch(plain)
-    return whole[1] if whole else plain
+    integer = _FLOAT.fullmatch(plain)
+    return integer[1] if integer else plain
 
 
 def is_unlabelled(tag: str) -> bool:
@@ -75,11 +75,11 @@ def infer_classes(tags: Iterable[str] | Mapping[str, int]) -> tuple[str, ...]:
     if usual:
         # A label that is none of them is a mistake there, which reading the rows names.
         return usual if 1 < len(usual) == len(spellings) else LABELS
-    return tuple(sorted(_spelling(found) for found in spellings.values()))
+    return tuple(sorted(_spelling(counts) for counts in spellings.values()))
 
 
-def _spelling(found: Counter[str]) -> str:
-    most = max(found.values())
-    name = min(name for name, count in found.items() if count == most)
-    whole = _FLOAT.fullmatch(name)
-    return whole[1] if whole else name
+def _spelling(counts: Counter[str]) -> str:
+    most = max(counts.values())
+    name = min(name for name, count in counts.items() if count == most)
+    integer = _FLOAT.fullmatch(name)
+    return integer[1] if integer else name

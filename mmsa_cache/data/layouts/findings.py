@@ -43,48 +43,48 @@ class Findings:
             key, detail = (self.file, _OTHERS), detail or cause
         _count(self._problems.setdefault(key, _Cause()), line, detail)
 
-    def remark(self, what: str, example: str) -> None:
+    def remark(self, remark: str, example: str) -> None:
         """Adds what is no problem; with an example it is counted."""
-        _count(self._remarks.setdefault(_cut(what), _Cause()), 0, _cut(example))
+        _count(self._remarks.setdefault(_cut(remark), _Cause()), 0, _cut(example))
 
     def problems(self) -> list[str]:
         """A line a cause: the row's own problem where it is one, else a count and the first."""
         lines = []
-        for (file, cause), found in sorted(self._problems.items(), key=lambda item: _line(item[1])):
-            line, detail = found.first[0]
-            if found.count == 1:
-                lines.append(f"{file}:{line}: {detail or cause}" if line else f"{file}: {cause}")
+        for (file, name), cause in sorted(self._problems.items(), key=lambda item: _line(item[1])):
+            line, detail = cause.first[0]
+            if cause.count == 1:
+                lines.append(f"{file}:{line}: {detail or name}" if line else f"{file}: {name}")
                 continue
-            more = "" if found.count == len(found.first) else "; …" if detail else ", …"
+            ellipsis = "" if cause.count == len(cause.first) else "; …" if detail else ", …"
             if detail:
-                own = [detail.removeprefix(cause).lstrip(",: ") for _, detail in found.first]
-                places = [f"line {line}: " if line else "" for line, _ in found.first]
-                rows = "; ".join(map("".join, zip(places, own, strict=True)))
+                details = [detail.removeprefix(name).lstrip(",: ") for _, detail in cause.first]
+                prefixes = [f"line {line}: " if line else "" for line, _ in cause.first]
+                rows = "; ".join(map("".join, zip(prefixes, details, strict=True)))
             else:
-                rows = f"lines {', '.join(str(line) for line, _ in found.first)}"
-            shown = f" ({rows}{more})" if detail or line else ""
-            lines.append(f"{file}: {found.count} rows: {cause}{shown}")
+                rows = f"lines {', '.join(str(line) for line, _ in cause.first)}"
+            shown = f" ({rows}{ellipsis})" if detail or line else ""
+            lines.append(f"{file}: {cause.count} rows: {name}{shown}")
         return lines
 
     def notes(self) -> list[str]:
         """A line a remark, with a count and the first examples where there are any."""
         lines = []
-        for what, found in self._remarks.items():
-            examples = ", ".join(example for _, example in found.first if example)
-            more = ", …" if found.count > len(found.first) else ""
-            lines.append(f"{found.count} {what}: {examples}{more}" if examples else what)
+        for remark, cause in self._remarks.items():
+            examples = ", ".join(example for _, example in cause.first if example)
+            ellipsis = ", …" if cause.count > len(cause.first) else ""
+            lines.append(f"{cause.count} {remark}: {examples}{ellipsis}" if examples else remark)
         return lines
 
 
-def _count(found: _Cause, line: int, detail: str) -> None:
-    found.count += 1
-    if len(found.first) < _SHOWN and (line, detail) not in found.first:
-        found.first.append((line, detail))
+def _count(cause: _Cause, line: int, detail: str) -> None:
+    cause.count += 1
+    if len(cause.first) < _SHOWN and (line, detail) not in cause.first:
+        cause.first.append((line, detail))
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _line(found: _Cause) -> int:
-    return found.first[0][0]
+def _line(cause: _Cause) -> int:
+    return cause.first[0][0]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmsa_cache.data.files import FOLLOW, IMAGE_SUFFIXES, LEADS_OUT, FileNames
+from mmsa_cache.data.files import FOLLOW_HINT, IMAGE_SUFFIXES, LEADS_OUT, FileNames
 from mmsa_cache.errors import DataError
 
 PAIR_FOLDERS = ("pairs", "data", "")
@@ -19,27 +19,27 @@ _LOOK = 100
 """Rows whose files decide."""
 
 
-def candidate_folders(base: Path, own: Sequence[str] = PAIR_FOLDERS) -> list[str]:
+def candidate_folders(base: Path, first: Sequence[str] = PAIR_FOLDERS) -> list[str]:
     """The folders beside a label file that may hold its files, as they are called there.
 
     Args:
         base: Where the label file is.
-        own: Those that come first.
+        first: Those that come first.
     """
-    there = {"": "", **{name.lower(): name for name in list_names(base, folders=True)}}
-    usual = dict.fromkeys((*own, *PICTURE_FOLDERS, *_TEXT_FOLDERS))
-    return [there[name] for name in usual if name in there]
+    existing = {"": "", **{name.lower(): name for name in list_names(base, folders=True)}}
+    names = dict.fromkeys((*first, *PICTURE_FOLDERS, *_TEXT_FOLDERS))
+    return [existing[name] for name in names if name in existing]
 
 
 def list_names(folder: Path, *, folders: bool) -> list[str]:
     """Names of the files of a folder, or of its folders, in order."""
-    found = []
+    names = []
     with os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):  # a loop of links
                 if entry.is_dir() if folders else entry.is_file():
-                    found.append(entry.name)
-    return sorted(found)
+                    names.append(entry.name)
+    return sorted(names)
 
 
 def find_folder(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
@@ -53,17 +53,19 @@ def find_folder(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]
     Returns:
         The folder's name; None where none holds any.
     """
-    names, every = FileNames(base), iter(rows)
+    names, remaining = FileNames(base), iter(rows)
 
-    def holds(folder: str, some: Iterable[Sequence[str]]) -> bool:
+    def holds(folder: str, candidates: Iterable[Sequence[str]]) -> bool:
         start = f"{folder}/" if folder else ""
-        return any(names.first([start + name for name in row]) for row in some)
+        return any(names.first([start + name for name in row]) for row in candidates)
 
-    first = list(itertools.islice(every, _LOOK))
-    found = next((folder for folder in folders if holds(folder, first)), None)
-    if found is None:
-        found = next((folder for row in every for folder in folders if holds(folder, [row])), None)
-    return found
+    first = list(itertools.islice(remaining, _LOOK))
+    folder_name = next((folder for folder in folders if holds(folder, first)), None)
+    if folder_name is None:
+        folder_name = next(
+            (folder for row in remaining for folder in folders if holds(folder, [row])), None
+        )
+    return folder_name
 
 
 def picture_file_names(stem: str) -> list[str]:
@@ -79,7 +81,7 @@ def ensure_inside(root: Path, path: Path, *, follow_links: bool = False) -> Path
     """
     if not follow_links and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
         raise DataError(
-            f"{path}: {LEADS_OUT},{FOLLOW}.",
+            f"{path}: {LEADS_OUT},{FOLLOW_HINT}.",
             "Put what it leads to into the data folder, or give --data the folder it leads to.",
         )
     return path

@@ -58,9 +58,9 @@ def find_layout(data: DataSettings) -> Layout:
     if root.is_file():
         return _one_table([root], data)
     if not root.is_dir():
-        beside = (path.name for path in root.parent.glob("*"))
+        siblings = (path.name for path in root.parent.glob("*"))
         raise DataError(
-            f"There is no data folder {root}{suggest(root.name, beside)}.",
+            f"There is no data folder {root}{suggest(root.name, siblings)}.",
             "Give an existing one, or a table: --data, or root of [data] in mmsa.toml.",
         )
     finder = _Finder(data)
@@ -72,16 +72,16 @@ def find_layout(data: DataSettings) -> Layout:
         finder.classes,
         finder.below,
     ):
-        found = find()
-        if len(found) > 1:
-            files = [layout.files[layout.splits[0]][0] for layout in found]
+        layouts = find()
+        if len(layouts) > 1:
+            files = [layout.files[layout.splits[0]][0] for layout in layouts]
             names = " and ".join(file.relative_to(root).as_posix() or "." for file in files)
             raise DataError(
                 f"{root} holds several data layouts at once: {names}.",
                 "Keep only one of them there, or give one with --data.",
             )
-        if found:
-            return found[0]
+        if layouts:
+            return layouts[0]
     return Layout("report", _NONE, finder.others())
 
 
@@ -95,26 +95,26 @@ class _Finder:
 
     def named(self) -> list[Layout]:
         """Label files, tables or raw MVSA under their usual names."""
-        found = []
+        layouts = []
         for name, patterns in _FILES.items():
             files = {split: self._matches(patterns[split]) for split in SPLITS}
             if any(files.values()):
-                whole = self._with_others(name, files)
-                taken = {path for paths in whole.values() for path in paths}
-                beside = [] if name == "mvsa" else self.others(taken)
-                found.append(Layout(name, whole, beside))
-        return found
+                completed = self._with_others(name, files)
+                used = {path for paths in completed.values() for path in paths}
+                unread = [] if name == "mvsa" else self.others(used)
+                layouts.append(Layout(name, completed, unread))
+        return layouts
 
     def pairs(self) -> list[Layout]:
         """Folders of unlabelled pairs."""
-        beside = self.others()
+        unread = self.others()
         folders = [
             self._inside(self._root / name)
             for name in candidate_folders(self._root)
             if name.lower() in PAIR_FOLDERS
         ]
         return [
-            Layout("pairs", {**_NONE, "test": (folder,)}, beside)
+            Layout("pairs", {**_NONE, "test": (folder,)}, unread)
             for folder in folders
             if set.intersection(*pair_stems(folder))
         ]
@@ -125,25 +125,25 @@ class _Finder:
             files = group_by_split(path for path in self._files_in(folder) if is_table(path))
             if any(files.values()):
                 return [Layout("tables", files)]
-        of_split = {split: self._tables_of(split) for split in SPLITS}
-        if any(of_split.values()):
-            return [Layout("tables", of_split)]
+        by_split_folder = {split: self._tables_of(split) for split in SPLITS}
+        if any(by_split_folder.values()):
+            return [Layout("tables", by_split_folder)]
         for folder in (self._root, self._root / "data"):
-            every = [path for path in self._files_in(folder) if is_table(path)]
-            if every and are_table_parts(every):
-                return [_one_table(every, self._data)]
+            tables = [path for path in self._files_in(folder) if is_table(path)]
+            if tables and are_table_parts(tables):
+                return [_one_table(tables, self._data)]
         return []
 
     def nested(self) -> list[Layout]:
         """Raw MVSA in a folder below."""
-        found = [
+        paths = [
             path
             for depth in ("*", "*/*")
             for folder in sorted(self._root.glob(depth))
             for path in self._files_in(folder)
             if path.name.lower() == _MVSA.lower()
         ]
-        return [Layout("mvsa", {**_NONE, "train": (path,)}) for path in found]
+        return [Layout("mvsa", {**_NONE, "train": (path,)}) for path in paths]
 
     def classes(self) -> list[Layout]:
         """A folder per class, of each split or of the whole."""
@@ -157,23 +157,25 @@ class _Finder:
 
     def below(self) -> list[Layout]:
         """Tables in a folder below, as data sets of the hub with several configurations have it."""
-        found: dict[str, Layout] = {}
+        by_folder: dict[str, Layout] = {}
         for name in list_names(self._root, folders=True):
             root = self._inside(self._root / name)
             finder = _Finder(self._data.model_copy(update={"root": root}))
-            layouts = [one for one in finder.named() if one.name == "tables"] or finder.tables()
+            layouts = [
+                layout for layout in finder.named() if layout.name == "tables"
+            ] or finder.tables()
             if layouts:
-                found[name] = layouts[0]
-        if len(found) > 1:
+                by_folder[name] = layouts[0]
+        if len(by_folder) > 1:
             raise DataError(
-                f"{self._root} holds several data sets: {', '.join(found)}.",
-                f"Give one of them: --data {self._root / next(iter(found))}",
+                f"{self._root} holds several data sets: {', '.join(by_folder)}.",
+                f"Give one of them: --data {self._root / next(iter(by_folder))}",
             )
-        return list(found.values())
+        return list(by_folder.values())
 
-    def others(self, taken: Collection[Path] = ()) -> list[Path]:
+    def others(self, used: Collection[Path] = ()) -> list[Path]:
         """The folder's tables that are not taken."""
-        return [path for path in self._files if is_table(path) and path not in taken]
+        return [path for path in self._files if is_table(path) and path not in used]
 
     def _inside(self, path: Path) -> Path:
         return ensure_inside(self._root, path, follow_links=self._data.follow_links)
@@ -203,34 +205,38 @@ class _Finder:
     def _matches(self, patterns: Sequence[str]) -> list[Path]:
         """Files of some names. ``test1.txt`` beside ``test1.jpg`` is the text of a pair."""
         for fold in (str, str.lower):
-            whole = [re.compile(fold(p).replace(".", "[.]").replace("*", ".*")) for p in patterns]
-            found = [path for p in whole for path in self._files if p.fullmatch(fold(path.name))]
-            found = [path for path in found if not _is_text_of_pair(self._inside(path))]
-            if found:
-                return found
+            expressions = [
+                re.compile(fold(p).replace(".", "[.]").replace("*", ".*")) for p in patterns
+            ]
+            matches = [
+                path for p in expressions for path in self._files if p.fullmatch(fold(path.name))
+            ]
+            matches = [path for path in matches if not _is_text_of_pair(self._inside(path))]
+            if matches:
+                return matches
         return []
 
     def _with_others(self, name: str, files: dict[str, list[Path]]) -> dict[str, Sequence[Path]]:
         """The files of a layout, with those of other usual names for splits that have none."""
         if name == "mvsa":
             return dict(files)
-        kinds = (".txt",) if name == "report" else SUFFIXES[:4]
-        others = group_by_split(
+        suffixes = (".txt",) if name == "report" else SUFFIXES[:4]
+        of_other_names = group_by_split(
             path
             for path in self._files
-            if path.suffix.lower() in kinds
+            if path.suffix.lower() in suffixes
             and any(table_name(path).lower() in stems for stems in SPLIT_STEMS.values())
             and (name != "report" or _has_header(path))
         )
-        return {split: files[split] or others[split] for split in SPLITS}
+        return {split: files[split] or of_other_names[split] for split in SPLITS}
 
 
 def _one_table(files: Sequence[Path], data: DataSettings) -> Layout:
     """Tables of no split's name: rows to train on where there are labels."""
-    of = group_by_split(files[:1])
-    named = next((split for split in SPLITS if of[split]), None)
-    labelled = named or any(not is_unlabelled(tag) for tag in read_tags(files, data))
-    return Layout("tables", {**_NONE, named or ("train" if labelled else "test"): files})
+    by_split = group_by_split(files[:1])
+    split_name = next((split for split in SPLITS if by_split[split]), None)
+    labelled = split_name or any(not is_unlabelled(tag) for tag in read_tags(files, data))
+    return Layout("tables", {**_NONE, split_name or ("train" if labelled else "test"): files})
 
 
 def _is_text_of_pair(path: Path) -> bool:
@@ -256,9 +262,9 @@ def split_paths(root: Path, layout: Layout, split: str) -> Sequence[Path]:
     Raises:
         DataError: There are none, or several that are not the parts of one table.
     """
-    found = layout.files[split]
-    if len(found) == 1 or layout.name == "classes" or are_table_parts(found):
-        return found
+    paths = layout.files[split]
+    if len(paths) == 1 or layout.name == "classes" or are_table_parts(paths):
+        return paths
     if layout.name == "mvsa":
         raise DataError(
             f"{layout.files['train'][0]} is raw MVSA, which has no {split} split.",
@@ -269,24 +275,26 @@ def split_paths(root: Path, layout: Layout, split: str) -> Sequence[Path]:
             f"{root} holds unlabelled pairs and no label file, hence no {split} split.",
             "All the pairs are the split test.",
         )
-    wanted = " or ".join(_FILES[layout.name][split])
-    if found:
-        names = ", ".join(path.name for path in found)
-        raise DataError(f"{root} holds several files {wanted}: {names}.", "Keep one of them there.")
-    what = "table" if layout.name == "tables" else "label file"
+    expected = " or ".join(_FILES[layout.name][split])
+    if paths:
+        names = ", ".join(path.name for path in paths)
+        raise DataError(
+            f"{root} holds several files {expected}: {names}.", "Keep one of them there."
+        )
+    kind = "table" if layout.name == "tables" else "label file"
     if layout.splits:
         raise DataError(
-            f"{root} holds no {what} {wanted}: it has no split {split}.",
+            f"{root} holds no {kind} {expected}: it has no split {split}.",
             f"Its splits: {', '.join(layout.splits)}.",
         )
     if layout.beside:
         names = ", ".join(path.name for path in layout.beside[:5])
         raise DataError(
-            f"{root} holds no label file {wanted}, but tables of other names: {names}.",
+            f"{root} holds no label file {expected}, but tables of other names: {names}.",
             f"Give one with --data, or name it {split}{layout.beside[0].suffix}.",
         )
     raise DataError(
-        f"{root} holds no label file {wanted}.",
+        f"{root} holds no label file {expected}.",
         f"Expected a text file that begins with the line '{HEADER}', a table "
         f"({split}.csv, .tsv, .jsonl, …), raw MVSA's {_MVSA} or a folder a class.",
     )

@@ -113,7 +113,7 @@ class Listing:
         Rows whose label is `UNKNOWN` are among them: their pairs can be looked at.
         """
         self.merged, self.dropped, self.agreeing = 0, 0, None
-        kept, seen = 0, set()
+        count, codes = 0, set()
         self.found.clear(self.source.name)
         self.first_line, self.unknown = {}, set()
         for row in self.read(self):
@@ -122,22 +122,22 @@ class Listing:
             if row.label == DROPPED:
                 self.dropped += 1
                 continue
-            kept += 1
-            seen.add(row.label)
+            count += 1
+            codes.add(row.label)
             yield row
-        absent = [name for code, name in enumerate(self.classes) if code not in seen]
+        absent = [name for code, name in enumerate(self.classes) if code not in codes]
         if absent and self.labelled and self.split == "train" and not self.problems:
             self.remark(f"classes without a row in {self.split}: {', '.join(absent)}")
-        if not kept and not self.problems:
+        if not count and not self.problems:
             self.note(0, "no rows after the header" if not self.dropped else "no row is left")
 
     def note(self, line: int, cause: str, detail: str = "") -> None:
         """Notes a problem of a row, see `mmsa_cache.data.tables.Note`."""
         self.found.problem(line, cause, detail)
 
-    def remark(self, what: str, example: str = "") -> None:
+    def remark(self, remark: str, example: str = "") -> None:
         """Notes what is no problem; with an example it is counted."""
-        self.found.remark(what, example)
+        self.found.remark(remark, example)
 
     def code_of(self, tag: str, guid: str, line: int, *, needed: bool = False) -> int | None:
         """The class of a label as in a `LabelRow`; notes what is wrong with it.
@@ -152,7 +152,7 @@ class Listing:
             if not is_unlabelled(tag):
                 self.remark("labels that are not looked at", tag[:80])
             return None
-        code, taken = self.names.code_of(tag)
+        code, conversion = self.names.code_of(tag)
         if code == UNKNOWN or (needed and code is None):
             valid = ", ".join(self.classes if needed else (*self.classes, UNLABELLED))
             problem = f"unknown label {tag[:80]!r}{suggest(tag, self.classes)}"
@@ -163,8 +163,8 @@ class Listing:
             else:
                 self.note(line, "unknown label", problem)
             return UNKNOWN
-        if taken:
-            self.remark("labels that differ in case or spaces, taken", taken)
+        if conversion:
+            self.remark("labels that differ in case or spaces, taken", conversion)
         if code is None and self.split == "train":
             self.note(
                 line,

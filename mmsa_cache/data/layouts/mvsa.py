@@ -71,9 +71,9 @@ def _rows(listing: Listing, path: Path, data: DataSettings) -> Iterator[LabelRow
         listing.remark("only rows whose text and picture have the same label (rows = 'agreeing')")
 
 
-def _cells(line: str, more: str = "") -> list[str]:
+def _cells(line: str, separators: str = "") -> list[str]:
     """The cells of a line, without spaces around."""
-    return [cell.strip() for cell in re.split(f"[\t,;{more}]+", line.strip())]
+    return [cell.strip() for cell in re.split(f"[\t,;{separators}]+", line.strip())]
 
 
 def _votes(listing: Listing, tags: Sequence[str], guid: str, line: int) -> list[str]:

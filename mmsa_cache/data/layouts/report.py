@@ -29,10 +29,10 @@ def read_labels(
     """
     if not path.is_file():
         raise DataError(f"There is no label file {path}.", "Give an existing one with --labels.")
-    found = (data or DataSettings()).model_copy(update={"root": path})
+    settings = (data or DataSettings()).model_copy(update={"root": path})
     plain = path.suffix.lower() == ".txt"
     listing = Listing(path, "report" if plain else "tables", "", ClassNames(classes))
-    listing.read = table_rows([path], with_utf8(found) if plain else found)
+    listing.read = table_rows([path], with_utf8(settings) if plain else settings)
     rows = list(listing.rows())
     raise_problems(listing.problems, path)
     return rows

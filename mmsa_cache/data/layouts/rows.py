@@ -100,19 +100,19 @@ def classes_of(data: DataSettings) -> tuple[str, ...]:
         return LABELS
     if layout.name == "report":
         data = with_utf8(data)
-    found: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     for split in layout.splits:
-        if found and not {*found} < {*LABELS}:
+        if classes and not {*classes} < {*LABELS}:
             break
         try:
-            more = infer_classes(_count(split_paths(data.folder, layout, split), data))
+            of_split = infer_classes(_count(split_paths(data.folder, layout, split), data))
         except DataError:  # reading another split says what is wrong with it
-            if not found:
+            if not classes:
                 raise
             continue
-        if not found or {*more} <= {*LABELS}:
-            found = tuple(name for name in LABELS if name in {*found, *more}) or more
-    return found or LABELS
+        if not classes or {*of_split} <= {*LABELS}:
+            classes = tuple(name for name in LABELS if name in {*classes, *of_split}) or of_split
+    return classes or LABELS
 
 
 def _count(files: Sequence[Path], data: DataSettings) -> Counter[str]:
@@ -154,8 +154,8 @@ def _find_folder(listing: Listing, data: DataSettings) -> None:
     texts = pictures = None
     folders = candidate_folders(base)
     if first and first[0].text is None:
-        every = itertools.chain(first, rows)
-        texts = find_folder(base, folders, ([f"{row.stem}.txt"] for row in every))
+        all_rows = itertools.chain(first, rows)
+        texts = find_folder(base, folders, ([f"{row.stem}.txt"] for row in all_rows))
         folders = [texts or "", *folders]
     if lacking:
         pictures = find_folder(base, folders, [picture_file_names(row.stem) for row in lacking])

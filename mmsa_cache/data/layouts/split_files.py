@@ -20,21 +20,21 @@ def table_name(path: Path) -> str:
 
 def group_by_split(paths: Iterable[Path]) -> dict[str, Sequence[Path]]:
     """Tables by the split that their names begin with: those of its name alone, or numbered."""
-    every = list(paths)
-    found: dict[str, Sequence[Path]] = {}
+    files = list(paths)
+    by_split: dict[str, Sequence[Path]] = {}
     for split, names in SPLIT_STEMS.items():
         stems = "|".join(names)
-        of = [p for p in every if re.match(rf"({stems})([-_.\d]|$)", p.stem.lower())]
-        exact = [path for path in of if path.stem.lower() in names]
-        parts = [path for path in of if table_name(path).lower() in names]
-        found[split] = exact or parts or of
-    return found
+        matches = [p for p in files if re.match(rf"({stems})([-_.\d]|$)", p.stem.lower())]
+        exact = [path for path in matches if path.stem.lower() in names]
+        parts = [path for path in matches if table_name(path).lower() in names]
+        by_split[split] = exact or parts or matches
+    return by_split
 
 
 def are_table_parts(files: Sequence[Path]) -> bool:
     """Whether files are the parts of one table; a single one may have any name."""
-    whole = {table_name(path) + path.suffix for path in files}
-    return len(files) == 1 or (len(whole) == 1 and all(_PART.search(path.stem) for path in files))
+    names = {table_name(path) + path.suffix for path in files}
+    return len(files) == 1 or (len(names) == 1 and all(_PART.search(path.stem) for path in files))
 
 
 def are_numbered_parts(files: Sequence[Path]) -> bool:

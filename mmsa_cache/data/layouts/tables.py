@@ -101,9 +101,9 @@ class _Table:
             return
         if columns.left_out:
             names = ", ".join(repr(name) for name in columns.left_out[:_SHOWN])
-            more = ", …" if len(columns.left_out) > _SHOWN else ""
+            ellipsis = ", …" if len(columns.left_out) > _SHOWN else ""
             tables = f"{listing.source.name}{' and the others' * self._several}"
-            listing.remark(f"columns of {tables} that are not read: {names}{more}")
+            listing.remark(f"columns of {tables} that are not read: {names}{ellipsis}")
         classes = () if columns.label is None else self._file.names.get(columns.label, ())
         plain = columns.text is None and columns.image is None
         table = "" if plain else self._path.name
@@ -112,7 +112,7 @@ class _Table:
             if columns.text is not None:
                 row.text = strip_text(cell_text(cells.get(columns.text)))
                 row.flaw = _flaw(row.text)
-            if columns.image and not self._place(row, cell_text(cells.get(columns.image))):
+            if columns.image and not self._locate_picture(row, cell_text(cells.get(columns.image))):
                 continue
             row.guid = self._guid(row, cells)
             tag = "" if columns.label is None else _tag(cells.get(columns.label), classes)
@@ -123,14 +123,14 @@ class _Table:
         """Whether the columns are enough; notes what is missing."""
         columns, listing = self._columns, self._listing
         names = list(self._file.columns)
-        wanted = ("text", "image") if listing.split else ("image",)  # guids can be made from it
-        missing = [] if columns.guid else [r for r in wanted if not getattr(columns, r)]
+        required = ("text", "image") if listing.split else ("image",)  # guids can be made from it
+        missing = [] if columns.guid else [r for r in required if not getattr(columns, r)]
         missing = [role for role in missing if getattr(self._chosen, role) is None]
         if listing.labelled and listing.split == "train" and columns.label is None:
             missing.append("label")
         if listing.layout == "report" and not (columns.guid and columns.label):
-            seen = repr(",".join(names)) if any(names) else "an empty file"
-            listing.note(1, f"expected the header '{HEADER}', received {seen}")
+            received = repr(",".join(names)) if any(names) else "an empty file"
+            listing.note(1, f"expected the header '{HEADER}', received {received}")
             return False
         if not any(names):
             for _ in self._file.records():  # notes what is wrong with each line
@@ -146,16 +146,16 @@ class _Table:
             )
         return not missing and not columns.problems
 
-    def _place(self, row: LabelRow, cell: str) -> bool:
+    def _locate_picture(self, row: LabelRow, cell: str) -> bool:
         """Says where a row's picture is; False where its path cannot be used."""
-        place = self._pictures.find(cell)
-        if place is None:
+        location = self._pictures.find(cell)
+        if location is None:
             cause = f"is not a path relative to the folder of {self._path.name}"
             if _URL.match(cell):
                 cause = f"is a URL: download the pictures beside {self._path.name} first"
             self._listing.note(row.line, f"the image {cause}", f"image {cell!r} {cause}")
             return False
-        row.image, row.files = place
+        row.image, row.files = location
         return True
 
     def _guid(self, row: LabelRow, cells: Mapping[str, Cell]) -> str:
@@ -164,9 +164,11 @@ class _Table:
         if listing.layout == "report":
             guid = guid.strip()
         if guid and self._trims:
-            whole = guid.removesuffix(".0")
-            listing.remark("guids of a column of floats, taken as whole numbers", f"{guid}→{whole}")
-            return whole
+            integer = guid.removesuffix(".0")
+            listing.remark(
+                "guids of a column of floats, taken as whole numbers", f"{guid}→{integer}"
+            )
+            return integer
         if guid or (column is not None and row.image is None):
             return guid
         stem = PurePosixPath(row.image).stem if row.image else row.files.rpartition("/")[2]
@@ -213,8 +215,8 @@ class _Pictures:
             if (plain := self._plain(cell))
         ]
         folders = candidate_folders(base, ("", *PICTURE_FOLDERS, "pairs", "data"))
-        own = table_name(table)
-        folders += [own, f"{own}_images", *(f"{name}/{own}" for name in folders if name)]
+        stem = table_name(table)
+        folders += [stem, f"{stem}_images", *(f"{name}/{stem}" for name in folders if name)]
         folder = find_folder(base, folders, names) if names else None
         self._start += f"{folder}/" if folder else ""
 

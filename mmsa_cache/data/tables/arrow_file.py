@@ -30,10 +30,10 @@ class _ArrowFile:
         self.schema, self._batches = arrow_batches(path)
 
     def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
-        wanted = [*columns, *([pictures] if pictures else [])]
+        names = [*columns, *([pictures] if pictures else [])]
         for batch in self._batches:
             try:
-                used = validate_batch(batch.select(wanted))
+                used = validate_batch(batch.select(names))
             except pa.ArrowException as error:
                 raise ValueError(f"it is damaged: {error}") from error
             for first in range(0, len(used), _ROWS):

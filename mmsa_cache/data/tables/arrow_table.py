@@ -102,16 +102,16 @@ class ArrowTable:
     def records(self) -> Iterator[tuple[int, dict[str, Cell]]]:
         """Row, counted from 1, and the cells of the columns that are used."""
         plain = [name for name in self._fields if name != self._picture]
-        row, left = 0, max(_MANY_TEXTS, _MOST_RATIO * self._path.stat().st_size)
+        row, characters_left = 0, max(_MANY_TEXTS, _MOST_RATIO * self._path.stat().st_size)
         try:
-            for piece in self._source.pieces(plain, self._picture):
-                cells = {name: self._cells(name, piece.columns[name]) for name in plain}
-                found = (cell for column in cells.values() for cell in column)
-                left -= sum(len(cell) for cell in found if isinstance(cell, str))
-                if left < 0:
+            for rows in self._source.pieces(plain, self._picture):
+                cells = {name: self._cells(name, rows.columns[name]) for name in plain}
+                texts = (c for column in cells.values() for c in column if isinstance(c, str))
+                characters_left -= sum(map(len, texts))
+                if characters_left < 0:
                     raise ValueError("its texts take far more memory than the file")
                 if self._picture is not None:
-                    cells[self._picture] = self._places(row, piece)
+                    cells[self._picture] = self._places(row, rows)
                 names = tuple(cells)
                 for values in zip(*cells.values(), strict=True) if names else ():
                     row += 1
@@ -119,11 +119,13 @@ class ArrowTable:
         except (OSError, ValueError) as error:
             raise DataError(f"{self._path.name}: cannot be read: {error}") from error
 
-    def _places(self, first: int, piece: TypedRows) -> list[Cell]:
-        paths = piece.paths or [None] * len(piece.inside)
+    def _places(self, first: int, rows: TypedRows) -> list[Cell]:
+        paths = rows.paths or [None] * len(rows.inside)
         return [
-            member_path(self._place, f"{self._picture}/{first + at}") if there else (path or "")
-            for at, (there, path) in enumerate(zip(piece.inside, paths, strict=True))
+            member_path(self._place, f"{self._picture}/{first + index}")
+            if is_inside
+            else (path or "")
+            for index, (is_inside, path) in enumerate(zip(rows.inside, paths, strict=True))
         ]
 
     def _cells(self, name: str, column: pa.Array) -> list[Cell]:
@@ -178,14 +180,14 @@ def text_cells(column: pa.Array, errors: str) -> list[Cell]:
             used = indices.dictionary_encode()
             indices, values = used.indices, values.take(used.dictionary)
         cells = text_cells(values, errors)
-        return [None if at is None else cells[at] for at in indices.to_pylist()]
+        return [None if index is None else cells[index] for index in indices.to_pylist()]
     if pa.types.is_decimal(column.type):
         return [None if cell is None else float(cell) for cell in column.to_pylist()]
     if _is_text(column.type) and (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_TEXT_BYTES:
         column = pc.binary_slice(column.cast(pa.large_binary()), 0, _CUT)
     with contextlib.suppress(UnicodeDecodeError):
-        found = column.to_pylist()
-        return [c.decode(errors=errors) if isinstance(c, bytes) else c for c in found]
+        cells = column.to_pylist()
+        return [c.decode(errors=errors) if isinstance(c, bytes) else c for c in cells]
     return text_cells(column.cast(pa.large_binary()), errors)
 
 
@@ -226,16 +228,16 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _class_names(path: Path, schema: pa.Schema) -> Mapping[str, tuple[str, ...]]:
     """Class names of the columns of codes, as the library ``datasets`` keeps them."""
-    found: dict[str, tuple[str, ...]] = {}
+    class_names: dict[str, tuple[str, ...]] = {}
     with contextlib.suppress(OSError, ValueError):
-        about = (schema.metadata or {}).get(b"huggingface")
-        if about is not None:
-            features = object_at(parse_json(about), "info", "features")
+        metadata = (schema.metadata or {}).get(b"huggingface")
+        if metadata is not None:
+            features = object_at(parse_json(metadata), "info", "features")
         else:
-            said = parse_json(read_regular(path.with_name(_INFO), _MAX_INFO))
-            features = object_at(said, "features")
+            info = parse_json(read_regular(path.with_name(_INFO), _MAX_INFO))
+            features = object_at(info, "features")
         for name, feature in features.items():
             names = feature.get("names") if isinstance(feature, dict) else None
             if isinstance(names, list) and names and all(isinstance(n, str) for n in names):
-                found[name] = tuple(names)
-    return {name: names for name, names in found.items() if name in schema.names}
+                class_names[name] = tuple(names)
+    return {name: names for name, names in class_names.items() if name in schema.names}

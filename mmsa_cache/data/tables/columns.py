@@ -1,4 +1,4 @@
-"""Which column of a table holds the texts, the pictures, the labels and the guids."""
+"""Columns of a table by role: texts, pictures, labels and guids."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ USUAL = {
     "label": ("label", "tag", "sentiment", "class", "target"),
     "guid": ("guid", "id", "__key__"),
 }
-"""Names that are taken for a column, whatever their case; the first of those that are there."""
+"""Usual names of each role's column in any case, the preferred one first."""
 _SAME = ("label", "tag")
-"""Names of one column: both at once are a mistake."""
+"""Names of the same column: a table with both is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a table by what they hold; None where there is none."""
+    """Names of a table's columns by role; None where a table lacks one."""
 
     text: str | None = None
     image: str | None = None
     label: str | None = None
     guid: str | None = None
     left_out: tuple[str, ...] = ()
-    """Columns that are not read, in order; an index has the name ``""`` or ``Unnamed: 0``."""
+    """Columns that are not read, in order, such as an index ``""`` or ``Unnamed: 0``."""
     problems: tuple[str, ...] = ()
 
     @property
@@ -41,40 +41,40 @@ def find_columns(names: Sequence[str], chosen: ColumnSettings) -> Columns:
     """Finds the columns of a table.
 
     Args:
-        names: As they stand in the file.
-        chosen: Those that the settings name.
+        names: All column names, as in the file.
+        chosen: Columns named by the settings.
 
     Returns:
-        The columns; in ``problems`` those that are named and missing, or there several times.
+        The columns; ``problems`` lists chosen columns that are missing and ambiguous ones.
     """
-    found: dict[str, str] = {}
+    by_role: dict[str, str] = {}
     problems = []
     for role in ROLES:
-        wanted = getattr(chosen, role)
-        at = _at(names, role) if wanted is None else _named(names, wanted)
-        if wanted is not None and not at:
+        own_name = getattr(chosen, role)
+        matches = _usual_matches(names, role) if own_name is None else _matches(names, own_name)
+        if own_name is not None and not matches:
             problems.append(
-                f"no column {wanted!r}{suggest(wanted, names)} ([data.columns] {role}, --column "
-                f"{role}=NAME)"
+                f"no column {own_name!r}{suggest(own_name, names)} ([data.columns] {role}, "
+                f"--column {role}=NAME)"
             )
-        if len({*at}) < len(at) or {*_SAME} <= {_plain(name) for name in at}:
+        if len({*matches}) < len(matches) or {*_SAME} <= {_plain(name) for name in matches}:
             problems.append("a column is there twice (label and tag are the same column)")
-        if at:
-            found[role] = at[0]
-    left_out = tuple(name for name in names if name not in found.values())
-    return Columns(**found, left_out=left_out, problems=tuple(dict.fromkeys(problems)))
+        if matches:
+            by_role[role] = matches[0]
+    left_out = tuple(name for name in names if name not in by_role.values())
+    return Columns(**by_role, left_out=left_out, problems=tuple(dict.fromkeys(problems)))
 
 
-def _named(names: Sequence[str], wanted: str) -> list[str]:
-    exact = [name for name in names if name == wanted]
-    return exact or [name for name in names if _plain(name) == _plain(wanted)]
+def _matches(names: Sequence[str], chosen: str) -> list[str]:
+    exact = [name for name in names if name == chosen]
+    return exact or [name for name in names if _plain(name) == _plain(chosen)]
 
 
-def _at(names: Sequence[str], role: str) -> list[str]:
-    """The columns of a role's usual names, the most usual first."""
+def _usual_matches(names: Sequence[str], role: str) -> list[str]:
+    """Columns with one of a role's usual names, the most usual first."""
     usual = USUAL[role]
-    known = [name for name in names if _plain(name) in usual]
-    return sorted(known, key=lambda name: usual.index(_plain(name)))
+    matches = [name for name in names if _plain(name) in usual]
+    return sorted(matches, key=lambda name: usual.index(_plain(name)))
 
 
 def _plain(name: str) -> str:

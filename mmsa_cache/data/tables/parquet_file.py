@@ -28,10 +28,10 @@ class _ParquetFile:
         self.schema = self._file.schema
 
     def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
-        for group in range(self._file.about.num_row_groups):
+        for group in range(self._file.metadata.num_row_groups):
             if pictures is not None and not (columns and self._has_all(group, pictures)):
-                wanted = [*columns, pictures]
-                for batch in self._file.batches(group, wanted, _ROWS_OF_PICTURES):
+                names = [*columns, pictures]
+                for batch in self._file.batches(group, names, _ROWS_OF_PICTURES):
                     yield typed_rows(batch, columns, pictures)
                 continue
             for batch in self._file.batches(group, columns, _ROWS):

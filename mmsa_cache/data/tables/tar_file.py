@@ -77,12 +77,12 @@ class TarTable:
                 for member in members(file, self._path.name, passed_over):
                     if PurePosixPath(member.name).name.startswith("."):
                         continue
-                    own, kind = self._split(member.name)
-                    if own != key:
+                    member_key, kind = self._split(member.name)
+                    if member_key != key:
                         if key is not None and len(cells) > 1:
                             row += 1
                             yield row, cells
-                        key, cells = own, {KEY: own.replace("/", "_")}
+                        key, cells = member_key, {KEY: member_key.replace("/", "_")}
                     self._add(cells, member, kind, file, functools.partial(note, row + 1))
         except (OSError, ValueError) as error:
             raise DataError(f"{self._path.name}: {error}") from error

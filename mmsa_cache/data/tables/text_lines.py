@@ -74,26 +74,26 @@ class TextLines:
         """Says where the first byte is that is not valid, and what would be."""
         encoding = self._data.encoding
         decoder = codecs.getincrementaldecoder(encoding)()
-        line, done, at = 1, 0, 0
+        line, bytes_read, offset = 1, 0, 0
         with open_regular(self._path) as file:
             sample = file.read(_PIECE)
-            piece = sample
+            block = sample
             while True:
-                done += len(piece)
+                bytes_read += len(block)
                 try:
-                    decoder.decode(piece, final=not piece)
+                    decoder.decode(block, final=not block)
                 except UnicodeDecodeError as error:  # of what was left over and the piece
-                    at = done - len(error.object) + error.start
-                    line += piece.count(b"\n", 0, max(0, at - done + len(piece)))
+                    offset = bytes_read - len(error.object) + error.start
+                    line += block.count(b"\n", 0, max(0, offset - bytes_read + len(block)))
                     break
-                line += piece.count(b"\n")
-                piece = file.read(_PIECE)
-        others = [
+                line += block.count(b"\n")
+                block = file.read(_PIECE)
+        encodings = [
             name for name in matching_encodings([sample]) if name != codecs.lookup(encoding).name
         ]
-        valid = f"; its beginning is valid {' and '.join(others)}" if others else ""
+        valid = f"; its beginning is valid {' and '.join(encodings)}" if encodings else ""
         return BadFileError(
             "bytes not valid in the encoding",
-            f"{self._path.name}:{line}: byte {at} is not valid {encoding}{valid} "
+            f"{self._path.name}:{line}: byte {offset} is not valid {encoding}{valid} "
             "(declare another --encoding, or encoding_errors = 'replace')",
         )
