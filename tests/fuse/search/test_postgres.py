@@ -139,7 +139,7 @@ def test_a_server_that_restarts_and_a_killed_coordinator_lose_nothing(
 def test_a_connection_notices_that_the_other_end_is_gone() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
-        address._socket(*listening.getsockname()) as connected,
+        address._open_socket(*listening.getsockname()) as connected,
     ):
         assert connected.gettimeout() is None
         assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
