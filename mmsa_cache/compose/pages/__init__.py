@@ -1,1 +1,1 @@
-"""What the HTML pages have in common: one shell, one escaping, one kind of thumbnail."""
+"""Shared parts of the HTML pages: shell, escaping, thumbnails."""

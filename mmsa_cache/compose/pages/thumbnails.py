@@ -30,7 +30,7 @@ class Thumbnail:
 
 
 def thumbnail(path: Path, side: int) -> Thumbnail:
-    """A picture file, decoded as stage one decodes it and encoded again.
+    """A thumbnail of a picture file, decoded as in stage one.
 
     Args:
         path: The file.
@@ -38,7 +38,7 @@ def thumbnail(path: Path, side: int) -> Thumbnail:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no regular file, or too large.
+        ValueError: The file is not regular, or too large.
         BadFileError: It is not a picture that stage one accepts.
     """
     image = Image.fromarray(decode(read_picture(path, MAX_IMAGE_BYTES), path.name, side))
