@@ -11,14 +11,14 @@ import pytest
 SCRIPT = """
 import os
 print("ran", flush=True)
-from mmsa_cache.compose.bench.measured import alone
+from mmsa_cache.compose.bench.cost import run_in_process
 from mmsa_cache.native.processes import prepare_forks, start_process
 prepare_forks("string")
 for device in ("cpu", "cuda"):  # forked by a server, spawned
     process = start_process(os.mkdir, (device,), device, "string")
     process.join()
     assert process.exitcode == 0, device
-alone(os.mkdir, "alone")
+run_in_process(os.mkdir, "alone")
 class Own: pass
 assert __import__("__main__").Own is Own
 """

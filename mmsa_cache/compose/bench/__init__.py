@@ -1,1 +1,1 @@
-"""Measurements: ways that take turns on the user's own data and encoders."""
+"""``mmsa bench``: speed and memory, measured on the user's machine."""

@@ -1,4 +1,4 @@
-"""``mmsa bench extract --engine``: what an engine costs, on the user's own data and encoders."""
+"""``mmsa bench extract --engine``: the overhead of an engine, on the user's data and encoders."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..extraction.crew import EngineRequest
 from ..extraction.readers import reader_of
 from ..session.encoders import EncoderSpec
 from ..session.session import Session
-from .extract import evenly
+from .extract import spread_samples
 
 
 @dataclass(frozen=True, slots=True)
-class _Resolved:
-    """Encoders that are resolved already; the workers are on this machine."""
+class _ResolvedEncoders:
+    """Gives workers on this machine encoders that are already resolved."""
 
     specs: tuple[EncoderSpec, ...]
     seed: int
@@ -38,24 +38,24 @@ def bench_crew(settings: Settings, pairs: int, rounds: int, engine: EngineReques
 
     Args:
         settings: The command's settings.
-        pairs: Pairs of the training split, evenly spread over it; all where there are fewer.
-        rounds: Turns that each way takes.
-        engine: Which one; the number of workers is the bench's own.
+        pairs: Pairs of the training split to measure on, evenly spread; at most all.
+        rounds: Rounds of each way.
+        engine: The engine; the measurement sets the number of workers.
 
     Raises:
-        DataError: There are no pairs.
+        DataError: The training split is empty.
     """
     session, cpu = Session(settings), torch.device("cpu")
-    chosen = evenly(session.samples("train"), pairs)
+    samples = spread_samples(session.samples("train"), pairs)
     text, image = session.text_encoder(), session.image_encoder()
     specs: dict[str, EncoderSpec] = {"text": text, "image": image}
-    source = _Resolved(tuple(specs.values()), settings.seed)
+    source = _ResolvedEncoders(tuple(specs.values()), settings.seed)
     batch_size = rows_a_batch(settings.extract.batch_size, cpu)
     with contextlib.ExitStack() as stack:
-        if engine.engine == "ray":  # it stays connected from one crew to the next
+        if engine.engine == "ray":  # crews share one connection
             stack.enter_context(ray_cluster(engine.address or AUTO))
         figures = bench(
-            {name: plan_rows(chosen, {}, "none", name) for name in specs},
+            {name: plan_rows(samples, {}, "none", name) for name in specs},
             {name: reader_of(spec, settings.seed) for name, spec in specs.items()},
             {"text": text.load(cpu), "image": image.load(cpu)},
             lambda sealers, workers: replace(engine, workers=workers).crew(

@@ -1,8 +1,7 @@
-"""``mmsa bench engine``: how the driver of an extraction and the store bear many workers.
+"""``mmsa bench engine``: the driver of an extraction and the store under many simulated workers.
 
-The driver, the store and the shards are real; the encoders sleep, on a clock that skips the time
-(`extract.crew.simulated`). Every size runs in a fresh process, which holds the driver alone: rows
-are made up one piece at a time.
+Driver, store and shards are real. Encoders sleep, on a clock that skips the time
+(`extract.crew.simulated`). Each size runs in a fresh process, so its memory is that of the driver.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from mmsa_cache.store.index import INDEX, SHARD_FILES
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.writer import FeatureWriter
 
+from .cost import CostMeter, run_in_process
 from .generated import generated_encoder
-from .measured import Watch, alone
 
 SHARD_ROWS = 256
 FAULTY = Fleet(
@@ -41,64 +40,63 @@ FAULTY = Fleet(
     slow_pieces=0.01,
     hung=0.001,
 )
-"""A fleet on which more goes wrong in minutes than on a real one in days; as slow as to have a
-thousand pieces for 500,000 rows."""
+"""A fleet with far more faults than a real one, so slow that 500,000 rows are 1,000 pieces."""
 _TEXT = "a post of some words that are as many as those of most posts, and a link to its picture"
 
 
 class EngineRun(BaseModel):
-    """One extraction by a simulated fleet, both modalities together; `seconds` are its own."""
+    """An extraction by a simulated fleet, both modalities together."""
 
     rows: int
-    """Half of them texts, half pictures."""
+    """Texts and pictures, half each."""
     workers: int
     seconds: float
-    """Of the fleet's clock: the skipped ones, and those that the driver and the store took."""
+    """By the simulated clock: skipped time, and real time of driver and store."""
     at_least: float
-    """Seconds without any fault, loading, or driver."""
+    """Seconds without faults, loading and driver."""
     deaths: int
     nodes_lost: int
     hung: int
-    """Pieces that never ended."""
+    """Pieces that never end."""
     slow: int
-    """Pieces that took longer than others."""
+    """Pieces that take longer than others."""
     given_up: int
-    """Workers that the driver ended."""
+    """Workers that the driver stops."""
     pieces: int
-    """Handed out."""
+    """Pieces handed out."""
     again: int
-    """Of these: not for the first time."""
+    """Pieces handed out repeatedly."""
     wasted: float
-    """Share of the rows encoded, whole or in part, that were lost or there already."""
+    """Share of the encoded rows that were lost or duplicates."""
     driver_seconds: float
-    """Of the driver and its store."""
+    """Real time of driver and store."""
     driver_cpu_seconds: float
     driver_share: float
-    """Of `seconds`, in which it used the processor."""
+    """Processor time of the driver, as a share of `seconds`."""
     peak_bytes: int
-    """By which the process of the driver grew, its table of samples included."""
+    """Growth of the driver's process, including its sample table."""
     bytes_a_row: float
     store_operations: int
     """Look-ups and entries by the driver."""
     store_operations_a_second: float
-    """Of `seconds`."""
+    """Per second of `seconds`."""
     store_share: float
-    """Of `seconds`, in which the driver was in the store."""
+    """Time of the driver in the store, as a share of `seconds`."""
     adopted: int
-    """Shards that were entered."""
+    """Shards entered."""
     index_bytes: int
     shards: int
-    """In the index before they were merged."""
+    """Shards before merging."""
     merge_seconds: float
     files: int
-    """After they were."""
+    """Shards after merging."""
 
 
 class EngineGrowth(BaseModel):
     """Extractions of several sizes by one fleet."""
 
     simulated: bool = True
-    """No encoder ran."""
+    """Whether encoders are simulated (always)."""
     fleet: dict[str, float]
     runs: list[EngineRun]
 
@@ -106,13 +104,13 @@ class EngineGrowth(BaseModel):
 def bench_engine(
     sizes: Sequence[int], workers: int, *, faults: bool = True, seed: int = 0
 ) -> EngineGrowth:
-    """Simulates extractions, one after another.
+    """Simulates extractions of several sizes.
 
     Args:
-        sizes: Rows of each.
-        workers: Of the fleet.
-        faults: Whether it is `FAULTY`.
-        seed: Of what goes wrong.
+        sizes: Rows of each extraction.
+        workers: Workers of the fleet.
+        faults: Whether the fleet is `FAULTY`.
+        seed: Seed of the faults.
 
     Raises:
         DiskError: There is no room for one.
@@ -123,13 +121,13 @@ def bench_engine(
     runs = []
     for rows in sizes:
         with temporary_folder() as folder:
-            runs.append(alone(simulated, folder, rows, fleet, seed))
+            runs.append(run_in_process(simulate, folder, rows, fleet, seed))
     return EngineGrowth(fleet=asdict(fleet), runs=runs)
 
 
-def engine_table(found: EngineGrowth) -> list[dict[str, str]]:
-    """A line a figure, a column a size."""
-    sizes = [run.model_dump() for run in found.runs]
+def engine_table(result: EngineGrowth) -> list[dict[str, str]]:
+    """A row for each measurement, a column for each size."""
+    sizes = [run.model_dump() for run in result.runs]
     return [
         {"rows": name} | {str(size["rows"]): _cell(size[name]) for size in sizes}
         for name in EngineRun.model_fields
@@ -141,13 +139,13 @@ def _cell(value: float) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def simulated(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
-    """Extracts rows into a store by a fleet that sleeps, and looks whether each is there once."""
-    watch, merge = Watch(), Watch()
+def simulate(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
+    """Extracts rows with a simulated fleet, and checks that each is stored exactly once."""
+    driving, merging = CostMeter(), CostMeter()
     clock, tally = Clock(), Tally()
     started = clock()
     writers = [FeatureWriter(root, generated_encoder(modality)) for modality in MODALITIES]
-    with contextlib.ExitStack() as claims, watch:
+    with contextlib.ExitStack() as claims, driving:
         for writer in writers:
             claims.enter_context(writer.claim(lambda: None))
         samples = _samples(rows // 2)
@@ -157,29 +155,29 @@ def simulated(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
             FeatureJob[Depot](plan, writer) for plan, writer in zip(plans, writers, strict=True)
         ]
         drive(jobs, crew, shard_rows=SHARD_ROWS, tally=tally, clock=clock)
-    seconds, driver = clock() - started, watch.read()
+    seconds, driver = clock() - started, driving.process_cost()
     shards = sum(len(list(writer.folder.glob(SHARD_FILES))) for writer in writers)
-    with merge:
+    with merging:
         for writer in writers:
             writer.finish()
     for plan, writer in zip(plans, writers, strict=True):
-        found = open_features(writer.folder)
-        assert found.starts[-1] == len(plan), "a row is there twice, or is none"
-        assert (found.find_rows(plan.keys) >= 0).all(), "a row is missing"
-    seen = crew.seen
+        stored = open_features(writer.folder)
+        assert stored.starts[-1] == len(plan), "a row is there twice, or is none"
+        assert (stored.find_rows(plan.keys) >= 0).all(), "a row is missing"
+    events = crew.seen
     return EngineRun(
         rows=rows,
         workers=fleet.workers,
         seconds=seconds,
         at_least=rows / fleet.rows_a_second / fleet.workers,
-        deaths=seen.deaths,
-        nodes_lost=seen.nodes_lost,
-        hung=seen.hung,
-        slow=seen.slowed,
-        given_up=seen.ended,
+        deaths=events.deaths,
+        nodes_lost=events.nodes_lost,
+        hung=events.hung,
+        slow=events.slowed,
+        given_up=events.ended,
         pieces=tally.pieces,
         again=tally.again,
-        wasted=1 - rows / seen.rows,
+        wasted=1 - rows / events.rows,
         driver_seconds=driver.seconds - clock.left_out,
         driver_cpu_seconds=driver.cpu_seconds - clock.cpu_left_out,
         driver_share=(driver.cpu_seconds - clock.cpu_left_out) / seconds,
@@ -191,13 +189,13 @@ def simulated(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
         adopted=tally.adopted,
         index_bytes=sum((writer.folder / INDEX).stat().st_size for writer in writers),
         shards=shards,
-        merge_seconds=merge.took().seconds,
+        merge_seconds=merging.time_cost().seconds,
         files=sum(len(list(writer.folder.glob(SHARD_FILES))) for writer in writers),
     )
 
 
 def _samples(pairs: int) -> SampleTable:
-    """Posts that there are not, as large as those of most data."""
+    """Imaginary posts of usual size."""
     digests = np.random.default_rng(47).integers(0, 256, (2, pairs, 32), np.uint8)
     texts, images = (pa.array(map(bytes, rows), pa.binary(32)) for rows in digests)
     guids = [str(number) for number in range(pairs)]

@@ -1,4 +1,4 @@
-"""``mmsa bench extract``: stage one, measured on the user's own data and encoders."""
+"""``mmsa bench extract``: the speed of stage one on the user's data and encoders."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def bench_extract(
 
     Args:
         settings: The command's settings.
-        pairs: Pairs of the training split, evenly spread over it; all where there are fewer.
-        rounds: Turns that each way takes.
-        precision_effect: Whether the features of half precision are compared with float32's too,
-            on as many pairs as a shard holds.
+        pairs: Pairs of the training split to measure on, evenly spread; at most all.
+        rounds: Rounds of each way.
+        precision_effect: Whether features of half precision are also compared with those of
+            float32, on the pairs of one shard.
 
     Raises:
-        DataError: There are no pairs.
+        DataError: The training split is empty.
     """
     session = Session(settings)
-    chosen, device = evenly(session.samples("train"), pairs), session.device
+    samples, device = spread_samples(session.samples("train"), pairs), session.device
     text, image = session.text_encoder(), session.image_encoder()
     readers = {"text": reader_of(text, settings.seed), "image": reader_of(image, settings.seed)}
     batch_size = rows_a_batch(settings.extract.batch_size, device)
     shard_rows = settings.cache.shard_rows
     figures = bench(
-        chosen,
+        samples,
         text.load(device),
         image.load(device),
         readers,
@@ -53,7 +53,7 @@ def bench_extract(
         figures["precision_effect"] = {
             name: precision.precision_effect(
                 spec,
-                plan_rows(chosen, {}, "none", name)[:shard_rows],
+                plan_rows(samples, {}, "none", name)[:shard_rows],
                 readers[name],
                 device,
                 batch_size,
@@ -68,8 +68,8 @@ def bench_extract(
     }
 
 
-def evenly(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """Samples evenly spread over all; all where there are fewer.
+def spread_samples(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """At most so many samples, evenly spread.
 
     Raises:
         DataError: There are none.

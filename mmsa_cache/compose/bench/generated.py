@@ -1,4 +1,4 @@
-"""Features that were drawn at random, in a store of their own: for measuring without data."""
+"""Stores of random features, for measurements without data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def numbered_keys(rows: int) -> Keys:
 
 
 def numbered_rows(samples: ArrayLike, variants: ArrayLike) -> WantedRows:
-    """What samples want of rows that are numbered.
+    """The rows of a store with `numbered_keys`, by sample and variant.
 
     Args:
         samples: Sample of each row, (rows,).
@@ -37,15 +37,15 @@ def numbered_rows(samples: ArrayLike, variants: ArrayLike) -> WantedRows:
 
 
 def generated_encoder(modality: str) -> StoredEncoder:
-    """Stands for the encoder that features were not made by."""
+    """The encoder that generated features are stored under."""
     return StoredEncoder.of(EncoderIdentity.of_fields({"modality": modality, "encoder": NOTE}))
 
 
 def write_generated(root: Path, modality: str, shards: Iterable[Shard]) -> Path:
-    """Seals shards in a store, and merges them.
+    """Writes shards to a store, and merges them.
 
     Returns:
-        The features' folder.
+        The folder of the features.
     """
     writer = FeatureWriter(root, generated_encoder(modality))
     with writer.claim(lambda: None):

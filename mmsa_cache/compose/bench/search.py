@@ -1,4 +1,4 @@
-"""``mmsa bench search``."""
+"""``mmsa bench search``: a search by N workers against the same trials by one."""
 
 from __future__ import annotations
 
@@ -28,71 +28,71 @@ from ..search.view import watch
 from ..search.workers import local_workers, training_data
 from ..session.session import Session
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SAMPLE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
 class PeakMemory:
-    """Peak memory of this process and its children together, bytes."""
+    """Peak memory of this process and its children together, in bytes."""
 
     peak_rss_bytes: int = 0
-    """Shared pages count once (the sum of proportional set sizes)."""
+    """Sum of proportional set sizes: shared pages count once."""
     peak_rss_summed_bytes: int = 0
-    """Shared pages count for every process that maps them."""
+    """Sum of resident set sizes: shared pages count for each process."""
 
-    def look(self) -> None:
-        """Takes in what the processes use now."""
+    def sample(self) -> None:
+        """Updates the peaks with the present memory."""
         shared = summed = 0
         own = psutil.Process()
         for process in (own, *own.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):  # it has ended
+            with contextlib.suppress(psutil.Error):  # the process has ended
                 memory = process.memory_full_info()
-                shared += getattr(memory, "pss", memory.rss)  # Linux alone has the former
+                shared += getattr(memory, "pss", memory.rss)  # only Linux has pss
                 summed += memory.rss
         self.peak_rss_bytes = max(self.peak_rss_bytes, shared)
         self.peak_rss_summed_bytes = max(self.peak_rss_summed_bytes, summed)
 
 
 @dataclass(frozen=True, slots=True)
-class _Timed:
+class _MeasuredSearch:
     """One search in a fresh database."""
 
     result: SearchResult
     trials: list[Trial]
     seconds: float
     cpu_seconds: float
-    """On a machine that others use too, this says what the work itself took."""
+    """Unlike `seconds`, independent of other programs on the machine."""
     memory: PeakMemory
 
 
 def bench_search(
     session: Session, name: str, trials: int, workers: int | None
 ) -> dict[str, float | str]:
-    """Measures a search by N workers against the same trials by one, each in a fresh database.
+    """Measures a search by N workers and one by one worker, each in a fresh database.
 
     Args:
-        session: The command's.
+        session: The session.
         name: The study.
-        trials: Finished trials of each run.
+        trials: Finished trials of each search.
         workers: N; None: see `worker_devices`.
 
     Returns:
-        The figures by name, those in time in seconds.
+        The measurements by name; times in seconds.
     """
     study = load_study(session, name)
     split, pairs = study.protocol.split, study.encoder_pairs()
     with (
-        local_workers(session.device, workers) as every,
+        local_workers(session.device, workers) as all_workers,
         training_data(session, split, pairs, study.grid_sides(), STUDIES) as data,
     ):
-        many = _timed(study, data, trials, every)
-        # Queued trials are pruned by the same rule, so the work is nearly the same.
-        first = replace(every, devices=every.devices[:1])
-        one = _timed(study, data, trials, first, many.trials)
+        many = _run_search(study, data, trials, all_workers)
+        # The same trials are queued, and pruned by the same rule: the work is nearly the same.
+        one_worker = replace(all_workers, devices=all_workers.devices[:1])
+        one = _run_search(study, data, trials, one_worker, many.trials)
     return {
         "study": name,
         "trials": trials,
-        "workers": len(every.devices),
+        "workers": len(all_workers.devices),
         "seconds": many.seconds,
         "cpu_seconds": many.cpu_seconds,
         **asdict(many.memory),
@@ -103,19 +103,21 @@ def bench_search(
         "ratio_workers": one.seconds / many.seconds,
         "cores": usable_cores(),
         "load": psutil.getloadavg()[0],
-        "device": torch.cuda.get_device_name(0) if every.stacked else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(0)
+        if all_workers.stacked
+        else platform.processor() or "cpu",
         "torch": torch.__version__,
     }
 
 
-def _timed(
+def _run_search(
     study: StudyConfig,
     data: TrainingData,
     trials: int,
     workers: WorkerOptions,
     queued: Sequence[Trial] = (),
-) -> _Timed:
-    started, used_before = time.monotonic(), _cpu_seconds()
+) -> _MeasuredSearch:
+    started, cpu_before = time.monotonic(), _cpu_seconds()
     with (
         temporary_folder() as folder,
         _peak_memory() as memory,
@@ -125,20 +127,22 @@ def _timed(
         result = engine.search(
             study, data, trials, storage=database, workers=workers, on_change=show, queued=queued
         )
-        seconds, used = time.monotonic() - started, _cpu_seconds() - used_before
-        return _Timed(result, read_studies(database)[0].trials, seconds, used, memory)
+        seconds, cpu_seconds = time.monotonic() - started, _cpu_seconds() - cpu_before
+        return _MeasuredSearch(
+            result, read_studies(database)[0].trials, seconds, cpu_seconds, memory
+        )
 
 
 @contextlib.contextmanager
 def _peak_memory() -> Iterator[PeakMemory]:
-    """Looks at the memory now and then while the block runs."""
+    """Samples the memory while the context is entered."""
     peak, ended = PeakMemory(), threading.Event()
 
-    def look() -> None:
-        while not ended.wait(_SECONDS_BETWEEN_LOOKS):
-            peak.look()
+    def sample() -> None:
+        while not ended.wait(_SAMPLE_SECONDS):
+            peak.sample()
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
         yield peak
@@ -149,5 +153,5 @@ def _peak_memory() -> Iterator[PeakMemory]:
 
 def _cpu_seconds() -> float:
     """Processor time of this process and its ended children."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -1,7 +1,7 @@
-"""``mmsa bench store``: how a store behaves as it grows, on generated features.
+"""``mmsa bench store``: the cost of stores of several sizes, on generated features.
 
-The store's own writer seals shards of `SHARD_ROWS` rows and merges them; what reads it runs in a
-fresh process each time, so that nothing is warm but the system's cache of files.
+Stores are written in shards of `SHARD_ROWS` rows, then merged. Each read runs in a fresh process,
+so only the system's file cache is warm.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, Shard
 from mmsa_cache.store.writer import FeatureWriter
 
+from .cost import CostMeter, ProcessCost, TimeCost, run_in_process
 from .generated import generated_encoder, numbered_keys, numbered_rows
-from .measured import Read, Took, Watch, alone
 
 SHARD_ROWS = 256
 TRAINED_ROWS = 10_000
@@ -33,43 +33,43 @@ COLUMNS = (
     *("rows", "write", "merge", "files", "bytes", "first_open", "open", "open.peak_bytes"),
     *("bank", "bank.peak_bytes", "bank.open_files", "epoch"),
 )
-"""Of the table; those without a dot that are seconds stand with those of the processor."""
+"""Columns of the table; times are followed by processor time."""
 _POSITIONS = {"text": 8, "image": 4}
 _DIM = 16
 _POOLS = {"text": ("cls", "mean"), "image": ("mean", "first")}
 _EPOCHS = 3
-"""Of which the median is taken; one before them sets things up."""
-_SETTLED = 0.1
-"""Seconds after which a file counts as untouched."""
+"""Epochs measured (the median counts), after one that warms up."""
+_SETTLE_SECONDS = 0.1
+"""Time after which a file counts as unchanged."""
 
 
 class StoreSize(BaseModel):
-    """What one store of generated features took, both modalities together."""
+    """Costs of one store, both modalities together."""
 
     rows: int
-    """Of each modality."""
-    write: Took
-    """Sealing all rows, without drawing them."""
-    merge: Took
+    """Rows of each modality."""
+    write: TimeCost
+    """Writing all shards, without generating them."""
+    merge: TimeCost
     files: int
     bytes: int
-    first_open: Read
-    """Hashes every byte."""
-    open: Read
-    bank: Read
-    """Opens all rows, and makes tensors of them."""
-    epoch: Took
-    """Of a pooled model, in one thread, on `TRAINED_ROWS` samples or all."""
+    first_open: ProcessCost
+    """First opening, which hashes every byte."""
+    open: ProcessCost
+    bank: ProcessCost
+    """Opening all rows as a `FeatureBank`."""
+    epoch: TimeCost
+    """Training epoch of a pooled model, in one thread, on at most `TRAINED_ROWS` samples."""
 
 
 class StoreGrowth(BaseModel):
-    """Stores from size to size."""
+    """Costs of stores of increasing size."""
 
     generated: bool = True
-    """No figure is of real features."""
+    """Whether features are generated (always)."""
     sizes: list[StoreSize]
     growth: list[dict[str, Any]]
-    """Each size's figures as multiples of those of the size before; None where these are 0."""
+    """Each size's costs relative to the size before; None if those are 0."""
 
 
 def bench_store(sizes: Sequence[int]) -> StoreGrowth:
@@ -78,37 +78,37 @@ def bench_store(sizes: Sequence[int]) -> StoreGrowth:
     Raises:
         DiskError: There is no room for one.
     """
-    found = []
+    measured = []
     for rows in sizes:
         with temporary_folder() as folder:
-            found.append(_measured(folder, rows))
+            measured.append(_measure(folder, rows))
     growth = [
-        _multiples(now.model_dump(), last.model_dump()) for last, now in itertools.pairwise(found)
+        _ratios(now.model_dump(), last.model_dump()) for last, now in itertools.pairwise(measured)
     ]
-    return StoreGrowth(sizes=found, growth=growth)
+    return StoreGrowth(sizes=measured, growth=growth)
 
 
-def _multiples(now: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+def _ratios(now: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: _multiples(value, last[name])
+        name: _ratios(value, last[name])
         if isinstance(value, dict)
         else (value / last[name] if last[name] else None)
         for name, value in now.items()
     }
 
 
-def store_table(found: StoreGrowth) -> list[dict[str, str]]:
-    """A line of `COLUMNS` a size, and before it what it grew by."""
+def store_table(result: StoreGrowth) -> list[dict[str, str]]:
+    """A row of `COLUMNS` for each size, preceded by its growth."""
     records: list[tuple[str, dict[str, Any]]] = []
-    for size, growth in zip(found.sizes, [None, *found.growth], strict=True):
+    for size, growth in zip(result.sizes, [None, *result.growth], strict=True):
         records += [("×", growth)] if growth else []
         records.append(("", size.model_dump()))
     return [{name: _cell(record, name, sign) for name in COLUMNS} for sign, record in records]
 
 
 def _cell(record: Any, name: str, sign: str) -> str:
-    for part in name.split("."):
-        record = record[part]
+    for key in name.split("."):
+        record = record[key]
     if isinstance(record, dict):
         return " ".join((_cell(record, "seconds", sign), f"({_cell(record, 'cpu_seconds', sign)})"))
     if record is None:
@@ -116,10 +116,10 @@ def _cell(record: Any, name: str, sign: str) -> str:
     return f"{sign}{record:.3g}" if isinstance(record, float) else f"{sign}{record}"
 
 
-def _measured(root: Path, rows: int) -> StoreSize:
+def _measure(root: Path, rows: int) -> StoreSize:
     keys = numbered_keys(rows)
-    write, merge = Watch(), Watch()
-    files = size = 0
+    write, merge = CostMeter(), CostMeter()
+    files = total_bytes = 0
     for modality in MODALITIES:
         writer = FeatureWriter(root, generated_encoder(modality))
         with writer.claim(lambda: None):
@@ -129,17 +129,17 @@ def _measured(root: Path, rows: int) -> StoreSize:
             with merge:
                 writer.finish()
         files += len(list(writer.folder.glob("*.h5")))
-        size += writer.bytes
-    time.sleep(_SETTLED)
-    first, opened = (alone(_open, root, rows) for _ in range(2))
-    bank, epoch = alone(_train, root, rows)
+        total_bytes += writer.bytes
+    time.sleep(_SETTLE_SECONDS)
+    first_open, opened = (run_in_process(_open, root, rows) for _ in range(2))
+    bank, epoch = run_in_process(_train, root, rows)
     return StoreSize(
         rows=rows,
-        write=write.took(),
-        merge=merge.took(),
+        write=write.time_cost(),
+        merge=merge.time_cost(),
         files=files,
-        bytes=size,
-        first_open=first,
+        bytes=total_bytes,
+        first_open=first_open,
         open=opened,
         bank=bank,
         epoch=epoch,
@@ -150,10 +150,10 @@ def _shards(modality: str, keys: Keys) -> Iterator[Shard]:
     rng = np.random.default_rng(len(keys))
     positions, pools = _POSITIONS[modality], _POOLS[modality]
     for first in range(0, len(keys), SHARD_ROWS):
-        part = keys[first : first + SHARD_ROWS]
-        rows = len(part)
+        shard_keys = keys[first : first + SHARD_ROWS]
+        rows = len(shard_keys)
         yield Shard(
-            part,
+            shard_keys,
             [""] * rows,
             positions * np.arange(rows + 1),
             rng.standard_normal((rows * positions, _DIM), np.float32).astype(FEATURE_DTYPE),
@@ -162,18 +162,18 @@ def _shards(modality: str, keys: Keys) -> Iterator[Shard]:
         )
 
 
-def _open(root: Path, rows: int) -> Read:
+def _open(root: Path, rows: int) -> ProcessCost:
     """Opens both modalities."""
-    watch = Watch()
-    with watch:
-        found = [open_features(generated_encoder(name).folder(root)) for name in MODALITIES]
-    assert [features.starts[-1] for features in found] == [rows, rows]
-    return watch.read()
+    meter = CostMeter()
+    with meter:
+        opened = [open_features(generated_encoder(name).folder(root)) for name in MODALITIES]
+    assert [features.starts[-1] for features in opened] == [rows, rows]
+    return meter.process_cost()
 
 
-def _train(root: Path, rows: int) -> tuple[Read, Took]:
+def _train(root: Path, rows: int) -> tuple[ProcessCost, TimeCost]:
     """Makes a bank of all rows, and trains on some of them."""
-    # Here, since the processes that only open a store need no torch.
+    # Imported here, since opening a store needs no torch.
     from fuse.setting import Setting
     from fuse.training.trainer import fit
     from mmsa_cache.features.bank import FeatureBank
@@ -182,22 +182,22 @@ def _train(root: Path, rows: int) -> tuple[Read, Took]:
 
     wanted = numbered_rows(range(rows), [0] * rows)
     guids, labels = [str(row) for row in range(rows)], [row % len(LABELS) for row in range(rows)]
-    watch = Watch()
-    with watch:
+    meter = CostMeter()
+    with meter:
         text, image = (
             ModalityFeatures.open(generated_encoder(name).folder(root), wanted)
             for name in MODALITIES
         )
         bank = FeatureBank(text, image, guids, labels)
-    read = watch.read()
+    bank_cost = meter.process_cost()
     setting = Setting(epochs=1 + _EPOCHS, keep="last", schedule="constant")
-    chosen = np.linspace(0, rows - 1, min(rows, TRAINED_ROWS)).astype(np.int64)
+    training_rows = np.linspace(0, rows - 1, min(rows, TRAINED_ROWS)).astype(np.int64)
     ends: list[tuple[float, float]] = []
 
-    def ended(record: EpochRecord) -> None:
+    def end_epoch(record: EpochRecord) -> None:
         ends.append((time.perf_counter(), time.process_time()))
 
     with threads(1):
-        fit(setting, bank, chosen, names=LABELS, seed=0, on_epoch=ended)
+        fit(setting, bank, training_rows, names=LABELS, seed=0, on_epoch=end_epoch)
     seconds, cpu_seconds = np.median(np.diff(ends, axis=0), axis=0).tolist()
-    return read, Took(seconds=seconds, cpu_seconds=cpu_seconds)
+    return bank_cost, TimeCost(seconds=seconds, cpu_seconds=cpu_seconds)

@@ -1,4 +1,4 @@
-"""``mmsa bench train``: stage two, measured on the user's own caches."""
+"""``mmsa bench train``: the speed of stage two on the user's cached features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.device import device_name
-from mmsa_cache.native.threads import threads as computing_with
+from mmsa_cache.native.threads import threads as compute_threads
 
 from ..extraction.readers import reader_of
 from ..session.session import Session
@@ -21,7 +21,7 @@ def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, obje
 
     Args:
         settings: The command's settings.
-        rounds: Turns that each way takes.
+        rounds: Rounds of each way.
         threads: CPU threads of the training loops (the encoders take all).
     """
     session = Session(settings)
@@ -29,10 +29,10 @@ def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, obje
     rows = {modality: session.rows("train", modality) for modality in MODALITIES}
     names = session.classes
     reading = bench.bench_reading(BankSource.of(bank, rows), rounds)
-    with computing_with(threads):
+    with compute_threads(threads):
         epochs = bench.bench_epochs(bank, names, rounds)
         folds = bench.bench_folds(bank, names, rounds)
-    in_loop = bench.bench_encoders_in_loop(_encode_now(session), bank, names, rounds)
+    in_loop = bench.bench_encoders_in_loop(_make_encode(session), bank, names, rounds)
     return {
         **reading,
         **epochs,
@@ -47,10 +47,10 @@ def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, obje
     }
 
 
-def _encode_now(session: Session) -> Callable[[Sequence[int]], None]:
-    """Reads and encodes samples of the training split, as stage one does, in one thread."""
+def _make_encode(session: Session) -> Callable[[Sequence[int]], None]:
+    """A function that reads and encodes training samples as stage one does, in one thread."""
     samples = session.samples("train")
-    parts = [
+    stages = [
         (
             session.load_encoder(modality),
             reader_of(session.encoder(modality), session.settings.seed),
@@ -60,8 +60,8 @@ def _encode_now(session: Session) -> Callable[[Sequence[int]], None]:
     ]
 
     def encode(indices: Sequence[int]) -> None:
-        for encoder, reader, plan in parts:
-            rows = [plan[place] for place in plan.wanted.table[indices, 0].tolist() if place >= 0]
+        for encoder, reader, plan in stages:
+            rows = [plan[row] for row in plan.wanted.table[indices, 0].tolist() if row >= 0]
             encoder.encode(read_rows(rows, reader, encoder).inputs)
 
     return encode

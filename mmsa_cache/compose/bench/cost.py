@@ -1,5 +1,4 @@
-"""What a piece of work takes: seconds, and memory and open files where it runs in a process of its
-own."""
+"""The cost of a piece of work: time, memory and open files."""
 
 from __future__ import annotations
 
@@ -19,33 +18,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Took(BaseModel):
-    """What a piece of work took."""
+class TimeCost(BaseModel):
+    """Time of a piece of work."""
 
     seconds: float
     cpu_seconds: float
-    """On a machine that others use too, this says what the work itself took."""
+    """Unlike `seconds`, independent of other programs on the machine."""
 
 
-class Read(Took):
-    """What reading took in a process of its own."""
+class ProcessCost(TimeCost):
+    """Time, and growth of the process."""
 
     peak_bytes: int
-    """By which the process grew."""
     open_files: int
-    """Descriptors that it kept."""
+    """File descriptors."""
 
 
-def alone(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Runs a module's function in a fresh process."""
+def run_in_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Calls a module's function in a fresh process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         with hide_main():
-            done = process.submit(work, *args, **named)
-        return done.result()
+            future = process.submit(work, *args, **kwargs)
+        return future.result()
 
 
-class Watch:
-    """Adds up what this process takes while it is entered."""
+class CostMeter:
+    """Adds up the cost of this process while the context is entered."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -60,14 +58,15 @@ class Watch:
         self._seconds += time.perf_counter()
         self._cpu_seconds += time.process_time()
 
-    def took(self) -> Took:
-        return Took(seconds=self._seconds, cpu_seconds=self._cpu_seconds)
+    def time_cost(self) -> TimeCost:
+        return TimeCost(seconds=self._seconds, cpu_seconds=self._cpu_seconds)
 
-    def read(self) -> Read:
-        """The same, with how the process has grown since the watch was made."""
+    def process_cost(self) -> ProcessCost:
+        """The time, and how much the process has grown since the meter was made."""
         files, memory = self._before
-        return Read(
-            **self.took().model_dump(),
+        return ProcessCost(
+            seconds=self._seconds,
+            cpu_seconds=self._cpu_seconds,
             peak_bytes=max(0, peak_bytes() - memory),
             open_files=self._process.num_fds() - files,
         )
