@@ -1,9 +1,10 @@
-"""Training of a final model: folds, seeds, several settings, and one judgement on outer rows."""
+"""Training of a final model: folds, seeds, several settings, and a judgement on outer rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -20,22 +21,24 @@ from .calibration import calibrate
 from .ensemble import Blend, Ensemble
 from .judging import JudgedPart, PartFits, judge, member_records, predict_held_out
 from .plan import OuterPart, plan_part, plan_parts
-from .recipe import Recipe, weighted_settings
+from .recipe import Recipe, part_recipes, weighted_settings
 from .task import Checkpoint, Fit, Task
 from .trainer import fit_group
 
 HeldOutProbabilities = Mapping[tuple[int, Setting], Probabilities]
-"""Probabilities of held-out rows, (samples, classes), by place of the outer part and setting."""
+"""Probabilities of held-out rows, (samples, classes), by index of the outer part and setting."""
+TrainFits = Callable[[Setting, Sequence[Task]], list[Fit]]
+"""Trains the members of some tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A final model and its figures on rows that took part in no choice."""
+    """A final model, and its figures on rows that took part in no choice."""
 
     ensemble: Ensemble
     fits: list[Fit]
     outer: NDArray[np.int64]
-    """Rows that judged, sorted."""
+    """The outer rows, sorted."""
     probabilities: Probabilities
     """(outer rows, classes), calibrated"""
     predicted: dict[Decide, NDArray[np.int64]]
@@ -67,13 +70,13 @@ def train(
         protocol: See `plan_parts`. In a cross-validation the members that did not see a part judge
             it, and the final model has the members of all parts.
         names: Class names.
-        decide: Decision rule of the figures; those of the others stand beside them.
-        averaged: The model is the average of its members; else, of each setting, the member with
-            the best value on its own held-out fold.
-        refit: The folds' members only calibrate, and say after how many epochs training ends; the
-            model's own, one a seed, learn from all development rows.
-        held_out: What a search of the same folds and seeds predicted, of settings that
-            `ignores_held_out`; with `refit`, their members of the folds are not trained again.
+        decide: Decision rule of the figures; those of the other rules are added.
+        averaged: The model is the average of its members; if not, it has for each setting the
+            member with the best value on its own held-out fold.
+        refit: The members of the folds only calibrate, and say after how many epochs training
+            ends. The model has further members, one a seed, that learn from all development rows.
+        held_out: Predictions of a search with the same folds and seeds, of settings that
+            `ignores_held_out` accepts. With `refit` their folds are not trained again.
         on_epoch: Called with each epoch's record.
         stacked: See `trainer.fit_group`.
         checkpoint: See `trainer.fit_group`.
@@ -83,34 +86,28 @@ def train(
     """
     if refit and not averaged:
         raise SettingsError("refit trains no member that could be the best of its folds.")
+    fit = partial(
+        fit_group, bank=bank, names=names, on_epoch=on_epoch, stacked=stacked, checkpoint=checkpoint
+    )
     labels = bank.labels.cpu().numpy()
     parts = plan_parts(labels, groups, protocol)
-    members = _members(
-        recipes,
-        bank,
-        parts,
-        protocol,
-        names=names,
-        averaged=averaged,
-        refit=refit,
-        held_out=held_out,
-        on_epoch=on_epoch,
-        stacked=stacked,
-        checkpoint=checkpoint,
+    members = _train_members(
+        fit, recipes, parts, protocol.seeds, averaged=averaged, refit=refit, held_out=held_out
     )
-    trained = members.parts
     judged = [
-        JudgedPart.of(part, trained[at], recipes[at % len(recipes)].settings[0], bank, labels)
-        for at, part in enumerate(parts)
+        JudgedPart.of(part, fits, recipe.settings[0], bank, labels)
+        for part, fits, recipe in zip(
+            parts, members.parts, part_recipes(recipes, len(parts)), strict=True
+        )
     ]
-    records = member_records(parts, trained, bank)
+    records = member_records(parts, members.parts, bank)
     judgement = judge(judged, records, bank, groups, names, decide)
     return Trained(
         Ensemble(members.blends, judgement.calibration),
         members.fits,
-        judgement.rows,
-        judgement.probabilities,
-        judgement.predicted,
+        judgement.outer.rows,
+        judgement.outer.calibrated,
+        judgement.outer.decided,
         judgement.figures,
     )
 
@@ -124,10 +121,10 @@ def train_on_all_rows(
     names: Sequence[str],
     refit: bool = False,
 ) -> Ensemble:
-    """Trains a model of one setting on all rows of a bank; none are left to judge it.
+    """Trains a model of one setting on all rows of a bank, which leaves none to judge it.
 
-    It is calibrated on the held-out rows of the folds, as that of `train`, which it equals on the
-    same development rows.
+    It is calibrated on the held-out rows of the folds. On equal development rows it is the model
+    of `train`.
 
     Args:
         setting: What to train.
@@ -144,7 +141,9 @@ def train_on_all_rows(
     labels = bank.labels.cpu().numpy()
     none = np.empty(0, np.int64)
     part = plan_part(np.arange(len(labels)), none, labels, groups, protocol)
-    members = _members([Recipe.single(setting)], bank, [part], protocol, names=names, refit=refit)
+    fit = partial(fit_group, bank=bank, names=names)
+    recipe = Recipe.single(setting)
+    members = _train_members(fit, [recipe], [part], protocol.seeds, refit=refit)
     probabilities, rows = predict_held_out(part, members.parts[0], bank)
     truth = [labels[fold] for fold in rows]
     calibration = calibrate(probabilities, truth, offsets=setting.offsets, prior=setting.prior)
@@ -153,7 +152,7 @@ def train_on_all_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    """Everything that was trained."""
+    """All trained members."""
 
     fits: list[Fit]
     """In the order of their numbers."""
@@ -163,60 +162,65 @@ class _Members:
     """Those of the final model."""
 
 
-def _members(
+def _train_members(
+    fit: Callable[..., list[Fit]],
     recipes: Sequence[Recipe],
-    bank: FeatureBank,
     parts: Sequence[OuterPart],
-    protocol: Protocol,
+    seeds: int,
     *,
-    names: Sequence[str],
     averaged: bool = True,
     refit: bool = False,
     held_out: HeldOutProbabilities = MappingProxyType({}),
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
-    stacked: bool | None = None,
-    checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
 ) -> _Members:
-    """Trains the members of all outer parts; arguments as of `train`."""
+    """Trains the members of all outer parts.
+
+    Args:
+        fit: `trainer.fit_group` without setting, tasks and first number.
+        recipes: See `train`.
+        parts: The outer parts.
+        seeds: Number of seeds of each fold.
+        averaged: See `train`.
+        refit: See `train`.
+        held_out: See `train`.
+    """
     fits: list[Fit] = []
 
-    def fit_all(setting: Setting, tasks: list[Task]) -> list[Fit]:
-        found = fit_group(
-            setting,
-            bank,
-            tasks,
-            names=names,
-            on_epoch=on_epoch,
-            first=len(fits),
-            stacked=stacked,
-            checkpoint=checkpoint,
-        )
-        fits.extend(found)
-        return found
+    def fit_tasks(setting: Setting, tasks: Sequence[Task]) -> list[Fit]:
+        new = fit(setting, tasks=tasks, first=len(fits))
+        fits.extend(new)
+        return new
 
-    trained: list[list[PartFits]] = [[] for _ in parts]
+    of_parts = part_recipes(recipes, len(parts))
+    part_fits: list[list[PartFits]] = [[] for _ in parts]
     blends: list[Blend] = []
     for number, weighted in enumerate(weighted_settings(recipes, len(parts)), start=1):
-        setting, places = weighted.setting, weighted.parts
-        known = {at: held_out[at, setting] for at in places if (at, setting) in held_out}
-        tasks = {at: [] if at in known else parts[at].tasks for at in places}
-        every = iter(fit_all(setting, [task for of_part in tasks.values() for task in of_part]))
-        of_folds = [[next(every) for _ in tasks[at]] for at in places]
-        alone = [at for at in places if _is_alone(recipes[at % len(recipes)], averaged, refit)]
-        pairs = {at: parts[at].neighbours for at in alone}
-        rest = iter(fit_all(setting, [task for tasks in pairs.values() for task in tasks]))
-        blends.append(Blend(setting, [], weighted.weight))
-        for at, members in zip(places, of_folds, strict=True):
-            final = _kept(setting, members, averaged)
+        setting, indices = weighted.setting, weighted.parts
+        stored = {i: held_out[i, setting] for i in indices if (i, setting) in held_out}
+        folds = _fit_parts(
+            fit_tasks, setting, {i: [] if i in stored else parts[i].tasks for i in indices}
+        )
+        single = [i for i in indices if _is_single(of_parts[i], averaged, refit)]
+        pairs = _fit_parts(fit_tasks, setting, {i: parts[i].pair_tasks for i in single})
+        blend = Blend(setting, [], weighted.weight)
+        blends.append(blend)
+        for i in indices:
+            final = _choose(setting, folds[i], averaged)
             if refit:
-                final = fit_all(*_refitting(setting, members, parts[at], protocol.seeds))
-            weight = weighted.weight * len(parts) / len(places)
-            neighbours = [next(rest) for _ in pairs.get(at, [])]
-            trained[at].append(
-                PartFits(number, setting, weight, members, neighbours, final, known.get(at))
+                final = fit_tasks(*_plan_refit(setting, folds[i], parts[i], seeds))
+            weight = weighted.weight * len(parts) / len(indices)
+            part_fits[i].append(
+                PartFits(number, setting, weight, folds[i], pairs.get(i, []), final, stored.get(i))
             )
-            blends[-1].members.extend(fit.model for fit in final)
-    return _Members(fits, trained, blends)
+            blend.members.extend(fit.model for fit in final)
+    return _Members(fits, part_fits, blends)
+
+
+def _fit_parts(
+    fit: TrainFits, setting: Setting, tasks: Mapping[int, Sequence[Task]]
+) -> dict[int, list[Fit]]:
+    """Trains the members of some outer parts as one group; tasks and fits by index of the part."""
+    fits = iter(fit(setting, [task for own in tasks.values() for task in own]))
+    return {index: [next(fits) for _ in own] for index, own in tasks.items()}
 
 
 def count_members(
@@ -231,52 +235,51 @@ def count_members(
     """How many members `train` trains of each setting.
 
     Args:
-        recipes: As of `train`, as the next ones.
-        parts: Of `plan_parts`.
-        protocol: Which rows train and judge.
-        averaged: Whether the model is the average of its members.
-        refit: Whether these learn from all development rows.
-        held_out: As of `train`.
+        recipes: See `train`.
+        parts: The outer parts, see `plan_parts`.
+        protocol: Folds and seeds.
+        averaged: See `train`.
+        refit: See `train`.
+        held_out: Index of the part and setting of the predictions that `train` gets.
     """
-    found = []
+    of_parts, counts = part_recipes(recipes, len(parts)), []
     for weighted in weighted_settings(recipes, len(parts)):
-        alone = [_is_alone(recipes[at % len(recipes)], averaged, refit) for at in weighted.parts]
-        new = sum((at, weighted.setting) not in held_out for at in weighted.parts)
+        single = sum(_is_single(of_parts[i], averaged, refit) for i in weighted.parts)
+        new = sum((i, weighted.setting) not in held_out for i in weighted.parts)
         members = protocol.seeds * (new * protocol.folds + len(weighted.parts) * refit)
-        members += sum(alone) * len(parts[0].neighbours)
-        found.append((weighted.setting, members))
-    return found
+        counts.append((weighted.setting, members + single * len(parts[0].pair_tasks)))
+    return counts
 
 
-def _is_alone(recipe: Recipe, averaged: bool, refit: bool) -> bool:
-    """Whether the model averages the folds' members of a single setting.
+def _is_single(recipe: Recipe, averaged: bool, refit: bool) -> bool:
+    """Whether the model is the average of the folds' members of a single setting.
 
-    A row is held out from one of these alone, and a single member is surer of itself than their
-    average. `OuterPart.neighbours` are trained beside them, so that held-out predictions are
-    averages too. Refitted members, one a seed, and those of several settings have such averages
+    Only one of these members did not learn from a row, and a single member is surer of itself than
+    their average. So the members of `OuterPart.pair_tasks` are trained too, which makes held-out
+    predictions averages. Refitted members, one a seed, and those of several settings are averaged
     anyway.
     """
     return averaged and not refit and len(recipe.settings) == 1
 
 
 def ignores_held_out(setting: Setting) -> bool:
-    """Whether nothing of a setting's training follows from held-out rows."""
+    """Whether held-out rows change nothing in the training of a setting."""
     return setting.keep == "last" and setting.schedule != "plateau"
 
 
-def _kept(setting: Setting, members: list[Fit], averaged: bool) -> list[Fit]:
-    """The members that the model is of: all, or the best on its own held-out fold."""
+def _choose(setting: Setting, members: list[Fit], averaged: bool) -> list[Fit]:
+    """The members of the model: all, or the best on its own held-out fold."""
     return members if averaged else [max(members, key=lambda fit: fit.kept.value(setting.metric))]
 
 
-def _refitting(
+def _plan_refit(
     setting: Setting, members: Sequence[Fit], part: OuterPart, seeds: int
 ) -> tuple[Setting, list[Task]]:
-    """Trains on all development rows as the folds' members were trained; nothing stops it.
+    """Plans training on all development rows, as the members of the folds were trained.
 
-    It takes the median number of their epochs, without them the setting's. ``plateau`` looks at
-    held-out rows, of which there are none: the median learning rate of each of the members' epochs
-    is used again.
+    Nothing stops it early: it takes the median number of their epochs, or without them the
+    setting's. ``plateau`` needs held-out rows, of which there are none; each epoch has the median
+    of the members' learning rates instead.
     """
     kept = [fit.kept.epoch for fit in members] or [setting.epochs]
     epochs = round(float(np.median(kept)))

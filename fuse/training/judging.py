@@ -34,7 +34,7 @@ from .plan import OuterPart
 from .task import Fit
 
 _PIECES = 5
-"""What the rows of a single fold are cut into, to fit on some and try on others."""
+"""Pieces that the rows of a single fold are cut into, to fit on some and test on others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +42,34 @@ class PartFits:
     """Members of one setting on one outer part."""
 
     number: int
-    """Of the setting in the whole model, from 1."""
+    """Number of the setting in the whole model, from 1."""
     setting: Setting
     weight: float
-    """Of the members in the part's average."""
+    """Weight of the members in the average of the part."""
     folds: list[Fit]
-    """Each without one fold, in the order of `OuterPart.tasks`."""
-    neighbours: list[Fit]
-    """Each without two folds, in the order of `OuterPart.neighbours`; may be none."""
-    model: list[Fit]
-    """Those that the final model is of."""
-    known: Probabilities | None = None
-    """In the place of folds: what members of a search predicted of rows that they had not learned,
-    (samples, classes)"""
+    """Members trained without one fold, in the order of `OuterPart.tasks`."""
+    pairs: list[Fit]
+    """Members trained without two folds, in the order of `OuterPart.pair_tasks`; may be empty."""
+    final: list[Fit]
+    """Members of the final model."""
+    stored: Probabilities | None = None
+    """Instead of `folds`: held-out predictions of a search's members, (samples, classes)."""
 
-    def held_out(
+    def predict_held_out(
         self, fold: int, part: OuterPart, bank: FeatureBank
     ) -> tuple[float, Probabilities]:
-        """The weight, and what the members that did not learn from a fold predict of its rows."""
+        """The weight, and predictions of a fold by the members that did not learn from it."""
         rows = part.tasks[fold].validation
-        if self.known is not None:
-            return self.weight, self.known[rows]
+        if self.stored is not None:
+            return self.weight, self.stored[rows]
         folds = part.folds
-        pairs = [*self.neighbours[fold::folds], *self.neighbours[(fold - 1) % folds :: folds]]
+        pairs = [*self.pairs[fold::folds], *self.pairs[(fold - 1) % folds :: folds]]
         return self.predict([*self.folds[fold::folds], *pairs], bank, rows)
 
     def predict(
         self, fits: Sequence[Fit], bank: FeatureBank, rows: NDArray[np.int64]
     ) -> tuple[float, Probabilities]:
-        """The weight, and what some of the members predict on average, (rows, classes)."""
+        """The weight, and the mean predictions of some of the members, (rows, classes)."""
         return self.weight, Blend(self.setting, [fit.model for fit in fits]).predict(bank, rows)
 
 
@@ -78,62 +77,81 @@ class PartFits:
 class RowPredictions:
     """Predictions of some rows."""
 
+    rows: NDArray[np.int64]
     plain: Probabilities
-    """(rows, classes), uncalibrated"""
+    """Uncalibrated, (rows, classes)."""
     calibrated: Probabilities
+    """(rows, classes)."""
     decided: dict[Decide, NDArray[np.int64]]
-    """Class codes by each decision rule, (rows,)"""
+    """Class codes by each decision rule, (rows,)."""
 
     @classmethod
-    def of(cls, plain: Probabilities, calibration: Calibration) -> RowPredictions:
-        """Calibrates uncalibrated probabilities and decides by both rules."""
+    def of(
+        cls, rows: NDArray[np.int64], plain: Probabilities, calibration: Calibration
+    ) -> RowPredictions:
+        """Calibrates probabilities, and decides by all rules."""
         calibrated = calibration(plain)
-        return cls(plain, calibrated, {r: calibration.decide(calibrated, r) for r in DECIDE})
+        return cls(rows, plain, calibrated, {r: calibration.decide(calibrated, r) for r in DECIDE})
 
     @classmethod
-    def joined(cls, parts: Sequence[RowPredictions]) -> RowPredictions:
-        """The rows of several, one after the other."""
+    def concatenate(cls, parts: Sequence[RowPredictions]) -> RowPredictions:
+        """The rows of all parts, one part after another."""
         return cls(
+            np.concatenate([part.rows for part in parts]),
             np.concatenate([part.plain for part in parts]),
             np.concatenate([part.calibrated for part in parts]),
             {rule: np.concatenate([part.decided[rule] for part in parts]) for rule in DECIDE},
         )
 
-    def at(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> RowPredictions:
-        """Some of the rows."""
-        decided = {rule: codes[rows] for rule, codes in self.decided.items()}
-        return RowPredictions(self.plain[rows], self.calibrated[rows], decided)
+    def select(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> RowPredictions:
+        """Some of the rows, by their order here or by a mask."""
+        decided = {rule: codes[index] for rule, codes in self.decided.items()}
+        return RowPredictions(self.rows[index], self.plain[index], self.calibrated[index], decided)
+
+    def scores(self, labels: NDArray[np.int64], names: Sequence[str], rule: Decide) -> Scores:
+        """Scores of the calibrated probabilities and of the decisions by a rule.
+
+        Args:
+            labels: Class codes of all samples, (samples,).
+            names: Class names.
+            rule: The decision rule.
+        """
+        decided = self.decided[rule]
+        return probability_score(labels[self.rows], self.calibrated, names, predicted=decided)
+
+    def plain_scores(self, labels: NDArray[np.int64], names: Sequence[str]) -> Scores:
+        """Scores of the uncalibrated probabilities, see `scores`."""
+        return probability_score(labels[self.rows], self.plain, names)
 
 
 def predict_held_out(
     part: OuterPart, fits: Sequence[PartFits], bank: FeatureBank
 ) -> tuple[list[Probabilities], list[NDArray[np.int64]]]:
-    """What members that did not learn from them predict of development rows, fold after fold.
+    """Predicts development rows, fold by fold, with the members that did not learn from them.
 
     Returns:
         Uncalibrated probabilities of each fold, (rows, classes), and its rows.
     """
     probabilities, rows = [], []
     for fold, task in enumerate(part.tasks[: part.folds]):
-        found = weighted_mean([of.held_out(fold, part, bank) for of in fits])
-        # One fold's rows are cut for the calibration alone, no member learned from any.
-        pieces = 1 if part.folds > 1 else min(_PIECES, len(found))
-        probabilities += [found[piece::pieces] for piece in range(pieces)]
+        mean = weighted_mean([own.predict_held_out(fold, part, bank) for own in fits])
+        # No member learned from a single fold, so it is cut for the calibration alone.
+        pieces = 1 if part.folds > 1 else min(_PIECES, len(mean))
+        probabilities += [mean[piece::pieces] for piece in range(pieces)]
         rows += [task.validation[piece::pieces] for piece in range(pieces)]
     return probabilities, rows
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedPart:
-    """What the members of one outer part predict."""
+    """Predictions of the members of one outer part."""
 
     part: OuterPart
     inner: RowPredictions
-    """Of development rows by members that did not learn from them, fold after fold; calibrated on
-    the other folds"""
-    inner_rows: NDArray[np.int64]
+    """Of development rows, fold by fold, by members that did not learn from them; calibrated on
+    the other folds."""
     outer: RowPredictions
-    """Of the outer rows, in the order of `OuterPart.judged`"""
+    """Of the outer rows, in the order of `OuterPart.judged`."""
     calibration: Calibration
 
     @classmethod
@@ -145,22 +163,17 @@ class JudgedPart:
         bank: FeatureBank,
         labels: NDArray[np.int64],
     ) -> JudgedPart:
-        """Predicts with the fits of every setting, and calibrates as one setting says."""
+        """Predicts with the members of all settings, and calibrates as one setting says."""
         inner, rows = predict_held_out(part, fits, bank)
         truth = [labels[fold] for fold in rows]
-        fitted = partial(calibrate, offsets=setting.offsets, prior=setting.prior)
-        calibration = fitted(inner, truth)
-        found = weighted_mean([of.predict(of.model, bank, part.judged) for of in fits])
+        fit = partial(calibrate, offsets=setting.offsets, prior=setting.prior)
+        others = cross_fitted(inner, truth, fit)
+        calibration = fit(inner, truth)
+        outer = weighted_mean([own.predict(own.final, bank, part.judged) for own in fits])
         return cls(
             part,
-            RowPredictions.joined(
-                [
-                    RowPredictions.of(p, other)
-                    for p, other in zip(inner, cross_fitted(inner, truth, fitted), strict=True)
-                ]
-            ),
-            np.concatenate(rows),
-            RowPredictions.of(found, calibration),
+            RowPredictions.concatenate(list(map(RowPredictions.of, rows, inner, others))),
+            RowPredictions.of(part.judged, outer, calibration),
             calibration,
         )
 
@@ -169,12 +182,8 @@ class JudgedPart:
 class Judgement:
     """The judgement of a final model on its outer rows."""
 
-    rows: NDArray[np.int64]
-    """Sorted."""
-    probabilities: Probabilities
-    """(rows, classes), calibrated."""
-    predicted: dict[Decide, NDArray[np.int64]]
-    """Class codes by each decision rule, (rows,)."""
+    outer: RowPredictions
+    """Predictions of the outer rows, which are sorted."""
     calibration: Calibration
     figures: RunFigures
 
@@ -187,10 +196,10 @@ def judge(
     names: Sequence[str],
     decide: Decide,
 ) -> Judgement:
-    """The figures of a final model.
+    """Computes the figures of a final model.
 
     Args:
-        judged: What the members of each outer part predict.
+        judged: Predictions of each outer part.
         members: See `member_records`.
         bank: Features of the labelled rows.
         groups: Duplicate groups, (samples,).
@@ -198,92 +207,79 @@ def judge(
         decide: Decision rule of the figures.
     """
     labels = bank.labels.cpu().numpy()
-    order = np.argsort(np.concatenate([of.part.judged for of in judged]))
-    rows = np.concatenate([of.part.judged for of in judged])[order]
-    outer = RowPredictions.joined([of.outer for of in judged]).at(order)
-    inner = RowPredictions.joined([of.inner for of in judged])
-    inner_rows = np.concatenate([of.inner_rows for of in judged])
-    twins = np.concatenate(
-        [np.isin(groups[of.part.judged], groups[of.part.development]) for of in judged]
-    )[order]
-    calibration = mean_calibration([of.calibration for of in judged])
-    parts = [
-        selection_score(
-            labels[of.part.judged], of.outer.calibrated, predicted=of.outer.decided[decide]
-        )
-        for of in judged
-    ]
-
-    def scored(rows: NDArray[np.int64], found: RowPredictions) -> Scores:
-        predicted = found.decided[decide]
-        return probability_score(labels[rows], found.calibrated, names, predicted=predicted)
-
-    def plain(rows: NDArray[np.int64], found: RowPredictions) -> Scores:
-        return probability_score(labels[rows], found.plain, names)
-
+    outer = RowPredictions.concatenate([own.outer for own in judged])
+    inner = RowPredictions.concatenate([own.inner for own in judged])
+    order = np.argsort(outer.rows)
+    outer = outer.select(order)
+    learned = [np.isin(groups[own.outer.rows], groups[own.part.development]) for own in judged]
+    is_duplicate = np.concatenate(learned)[order]
+    parts = [_part_scores(own.outer, labels, decide) for own in judged]
+    truth, outer_groups = labels[outer.rows], groups[outer.rows]
+    calibration = mean_calibration([own.calibration for own in judged])
     figures = RunFigures(
-        outer=scored(rows, outer),
-        outer_uncalibrated=plain(rows, outer),
-        inner=scored(inner_rows, inner),
-        inner_uncalibrated=plain(inner_rows, inner),
-        decisions=score_decisions(labels[rows], outer.decided, len(names), groups=groups[rows]),
+        outer=outer.scores(labels, names, decide),
+        outer_uncalibrated=outer.plain_scores(labels, names),
+        inner=inner.scores(labels, names, decide),
+        inner_uncalibrated=inner.plain_scores(labels, names),
+        decisions=score_decisions(truth, outer.decided, len(names), groups=outer_groups),
         calibration=calibration,
-        parts=[
-            PartScores(rows=len(of.part.judged), **found.model_dump())
-            for of, found in zip(judged, parts, strict=True)
-        ],
+        parts=parts,
         spread_parts=_spreads(parts),
         duplicates=Duplicates(
-            rows=int(twins.sum()), guids=[bank.guids[row] for row in rows[twins].tolist()]
+            rows=int(is_duplicate.sum()),
+            guids=[bank.guids[row] for row in outer.rows[is_duplicate].tolist()],
         ),
-        outer_without_duplicates=None if twins.all() else scored(rows[~twins], outer.at(~twins)),
+        outer_without_duplicates=None
+        if is_duplicate.all()
+        else outer.select(~is_duplicate).scores(labels, names, decide),
         halves={
-            kind: scored(rows[here], outer.at(here))
-            for kind, here in rows_by_presence(bank.present[rows]).items()
+            presence: outer.select(mask).scores(labels, names, decide)
+            for presence, mask in rows_by_presence(bank.present[outer.rows]).items()
         },
         members=list(members),
         spread=_spreads([member.outer for member in members if member.outer]),
         intervals=score_intervals(
-            labels[rows],
-            outer.calibrated,
-            names,
-            predicted=outer.decided[decide],
-            groups=groups[rows],
+            truth, outer.calibrated, names, predicted=outer.decided[decide], groups=outer_groups
         ),
         training_rows=len(judged[0].part.development),
     )
-    return Judgement(rows, outer.calibrated, outer.decided, calibration, figures)
+    return Judgement(outer, calibration, figures)
+
+
+def _part_scores(outer: RowPredictions, labels: NDArray[np.int64], rule: Decide) -> PartScores:
+    scores = selection_score(labels[outer.rows], outer.calibrated, predicted=outer.decided[rule])
+    return PartScores(rows=len(outer.rows), **scores.model_dump())
 
 
 def member_records(
     parts: Sequence[OuterPart],
-    trained: Sequence[Sequence[PartFits]],
+    fits: Sequence[Sequence[PartFits]],
     bank: FeatureBank,
 ) -> list[MemberRecord]:
-    """A record a member of the folds.
+    """A record of each member that was trained without a fold.
 
     Args:
         parts: The outer parts.
-        trained: Fits a part and setting.
+        fits: Fits by outer part and setting.
         bank: Features of the labelled rows.
     """
     labels = bank.labels.cpu().numpy()
     records = []
-    for outer, (part, every) in enumerate(zip(parts, trained, strict=True), start=1):
-        for of in every:
-            for task, fit in zip(part.tasks, of.folds, strict=of.known is None):
-                found = predict(fit.model, bank, part.judged, of.setting)
+    for number, (part, part_fits) in enumerate(zip(parts, fits, strict=True), start=1):
+        for own in part_fits:
+            for task, fit in zip(part.tasks, own.folds, strict=own.stored is None):
+                probabilities = predict(fit.model, bank, part.judged, own.setting)
                 records.append(
                     MemberRecord(
                         member=fit.kept.member,
-                        setting=of.number,
-                        part=outer,
+                        setting=own.number,
+                        part=number,
                         seed=task.seed,
                         best_epoch=fit.kept.epoch,
                         training_rows=len(task.train),
                         stopping_rows=len(task.validation),
                         **{metric: fit.kept.value(metric) for metric in METRICS},
-                        outer=selection_score(labels[part.judged], found),
+                        outer=selection_score(labels[part.judged], probabilities),
                     )
                 )
     return sorted(records, key=lambda record: (record.setting, record.part, record.member))
@@ -291,9 +287,9 @@ def member_records(
 
 def _spreads(scores: Sequence[MetricScores]) -> dict[Metric, Spread]:
     """Mean and sample deviation of each metric; a single value has deviation 0."""
-    found: dict[Metric, Spread] = {}
+    spreads: dict[Metric, Spread] = {}
     for metric in METRICS if scores else ():
         values = [score.value(metric) for score in scores]
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        found[metric] = Spread(mean=float(np.mean(values)), deviation=deviation)
-    return found
+        spreads[metric] = Spread(mean=float(np.mean(values)), deviation=deviation)
+    return spreads

@@ -1,4 +1,4 @@
-"""Which rows every member of a final model learns from."""
+"""Rows that each member of a final model learns from."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from mmsa_cache.data.splits import grouped_folds, most_folds, outer_splits
 
 from .task import Task
 
-# A single member stops on one of so many folds of the development rows.
 _STOPPING_FOLDS = 8
+"""A single member stops on one of so many folds of the development rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class OuterPart:
-    """One outer part: who learns from its development rows, and the rows that judge them."""
+    """One outer part: the members that learn from its development rows, and the judging rows."""
 
     development: NDArray[np.int64]
     judged: NDArray[np.int64]
     tasks: list[Task]
-    """Members, fold after fold, then those of the next seed."""
+    """Members that leave out a fold, fold by fold and seed by seed."""
     folds: int
-    neighbours: list[Task]
-    """Members that leave out a fold and the next one, the last and the first too; then those of the
-    next seed. None of fewer than three folds."""
+    pair_tasks: list[Task]
+    """Members that leave out a fold and the next one (after the last the first), fold by fold and
+    seed by seed; none with fewer than three folds."""
 
 
 def plan_parts(
     labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protocol
 ) -> list[OuterPart]:
-    """Plans which rows every member learns from.
+    """Plans which rows each member learns from.
 
     The development rows of an outer part are cut into folds that keep duplicate groups together.
-    Each member trains without one fold, which decides when it stops; every row is so held out once
-    a seed, and what is fitted on held-out predictions is honest.
+    Each member trains without one fold, which decides when it stops. So each row is held out once
+    a seed, and a calibration on held-out predictions is honest.
 
     Args:
         labels: Class codes, (rows,).
         groups: Duplicate groups, (rows,).
-        protocol: With one fold a member stops on an eighth of the rows, or more of few rows.
+        protocol: Outer split, folds and seeds. With one fold a member stops on an eighth of the
+            rows, or more if they are few.
     """
     return [
         plan_part(development, judged, labels, groups, protocol)
@@ -57,26 +58,26 @@ def plan_part(
     groups: NDArray[np.int64],
     protocol: Protocol,
 ) -> OuterPart:
-    """One part of `plan_parts`, of rows that are set apart already."""
+    """Plans one outer part, given its development and judging rows; see `plan_parts`."""
     folds, seed = protocol.folds, protocol.seed
-    known = labels[development], groups[development]
-    cut = folds if folds > 1 else max(2, min(_STOPPING_FOLDS, most_folds(*known)))
-    cuts = grouped_folds(*known, cut, seed)[:folds]
+    rows = labels[development], groups[development]
+    count = folds if folds > 1 else max(2, min(_STOPPING_FOLDS, most_folds(*rows)))
+    splits = grouped_folds(*rows, count, seed)[:folds]
     tasks = [
-        Task(development[inside], development[outside], seed + turn * folds + number)
-        for turn in range(protocol.seeds)
-        for number, (inside, outside) in enumerate(cuts)
+        Task(development[inside], development[outside], seed + repeat * folds + fold)
+        for repeat in range(protocol.seeds)
+        for fold, (inside, outside) in enumerate(splits)
     ]
-    return OuterPart(development, judged, tasks, folds, _neighbours(tasks, development, folds))
+    return OuterPart(development, judged, tasks, folds, _pair_tasks(tasks, development, folds))
 
 
-def _neighbours(tasks: list[Task], development: NDArray[np.int64], folds: int) -> list[Task]:
+def _pair_tasks(tasks: list[Task], development: NDArray[np.int64], folds: int) -> list[Task]:
     if folds < 3:
         return []
-    found = []
-    for number, task in enumerate(tasks):
-        following = tasks[(number + 1) % folds]  # of any seed: the folds are the same
+    pairs = []
+    for index, task in enumerate(tasks):
+        following = tasks[(index + 1) % folds]  # the folds are the same for each seed
         outside = np.union1d(task.validation, following.validation)
         inside = np.setdiff1d(development, outside)
-        found.append(Task(inside, outside, task.seed + len(tasks)))
-    return found
+        pairs.append(Task(inside, outside, task.seed + len(tasks)))
+    return pairs

@@ -1,4 +1,4 @@
-"""What a final model is made of: settings and their weights."""
+"""The settings of a final model and their weights."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mmsa_cache.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings and the weight of each in the average of their probabilities."""
+    """Settings, and the weight of each in the average of their probabilities."""
 
     settings: tuple[Setting, ...]
-    """Different ones. The first says which offsets are fitted."""
+    """Distinct settings. The first says which offsets are fitted."""
     weights: tuple[float, ...]
-    """One a setting, more than 0, summing to 1."""
+    """A positive weight a setting; they sum to 1."""
 
     def __post_init__(self) -> None:
-        given = len(self.settings) == len(self.weights) == len(set(self.settings)) > 0
-        if not given or min(self.weights) <= 0 or not math.isclose(sum(self.weights), 1):
+        paired = len(self.settings) == len(self.weights) == len(set(self.settings)) > 0
+        if not paired or min(self.weights) <= 0 or not math.isclose(sum(self.weights), 1):
             raise SettingsError(
                 f"A recipe has different settings and a positive weight each, summing to 1; "
                 f"received {len(self.settings)} settings and the weights {self.weights}."
@@ -34,41 +34,45 @@ class Recipe:
 
     @classmethod
     def even(cls, settings: Iterable[Setting]) -> Recipe:
-        """Settings that count alike; one that is given twice counts twice."""
-        given = list(settings)
-        counts = {setting: given.count(setting) / len(given) for setting in given}
-        return cls(tuple(counts), tuple(counts.values()))
+        """Settings of equal weight; one that is listed twice counts twice."""
+        listed = list(settings)
+        weights = {setting: listed.count(setting) / len(listed) for setting in listed}
+        return cls(tuple(weights), tuple(weights.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedSetting:
-    """A setting of a final model, in all outer parts that give it one weight."""
+    """A setting of a final model in all outer parts that give it the same weight."""
 
     setting: Setting
     weight: float
-    """Of its members in the whole model."""
+    """Weight of its members in the whole model."""
     parts: tuple[int, ...]
-    """Places of the outer parts, from 0."""
+    """Indices of the outer parts."""
 
 
-def weighted_settings(recipes: Sequence[Recipe], parts: int) -> list[WeightedSetting]:
-    """The settings of a final model; outer parts count alike.
+def part_recipes(recipes: Sequence[Recipe], parts: int) -> list[Recipe]:
+    """The recipe of each outer part.
 
     Args:
         recipes: One for all outer parts, or one a part.
         parts: Number of outer parts.
 
     Raises:
-        SettingsError: Neither one recipe is given nor one a part.
+        SettingsError: There is neither one recipe nor one a part.
     """
     if len(recipes) not in (1, parts):
         raise SettingsError(f"There are {len(recipes)} recipes for {parts} outer parts.")
-    each = [*recipes] * parts if len(recipes) == 1 else recipes
-    found: dict[tuple[Setting, float], list[int]] = {}
-    for place, recipe in enumerate(each):
+    return [*recipes] * parts if len(recipes) == 1 else [*recipes]
+
+
+def weighted_settings(recipes: Sequence[Recipe], parts: int) -> list[WeightedSetting]:
+    """The settings of a final model, whose outer parts have equal weights; see `part_recipes`."""
+    indices: dict[tuple[Setting, float], list[int]] = {}
+    for index, recipe in enumerate(part_recipes(recipes, parts)):
         for key in zip(recipe.settings, recipe.weights, strict=True):
-            found.setdefault(key, []).append(place)
+            indices.setdefault(key, []).append(index)
     return [
-        WeightedSetting(setting, weight * len(places) / parts, tuple(places))
-        for (setting, weight), places in found.items()
+        WeightedSetting(setting, weight * len(own) / parts, tuple(own))
+        for (setting, weight), own in indices.items()
     ]

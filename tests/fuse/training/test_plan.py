@@ -43,12 +43,12 @@ def test_two_folds_are_halves_and_a_seed_gives_the_same_rows_again() -> None:
 
 def test_neighbours_leave_out_a_fold_and_the_next_one() -> None:
     (part,) = parts(folds=3, seeds=2)
-    assert [task.seed for task in part.neighbours] == [17, 18, 19, 20, 21, 22]
-    for number, task in enumerate(part.neighbours):
+    assert [task.seed for task in part.pair_tasks] == [17, 18, 19, 20, 21, 22]
+    for number, task in enumerate(part.pair_tasks):
         two = [part.tasks[place].validation for place in (number % 3, (number + 1) % 3)]
         assert task.validation.tolist() == sorted(np.concatenate(two))
         assert sorted([*task.train, *task.validation]) == sorted(part.development)
-    assert parts(folds=2)[0].neighbours == [], "nobody would learn"
+    assert parts(folds=2)[0].pair_tasks == [], "nobody would learn"
 
 
 @pytest.mark.parametrize(("posts", "share"), [(20, 1 / 8), (8, 1 / 8), (5, 1 / 5), (2, 1 / 2)])
@@ -61,7 +61,7 @@ def test_a_single_member_stops_on_an_eighth_of_the_rows_or_more_of_few(
     both = [np.concatenate(pair) for pair in zip((labels, groups), last, strict=True)]
     (part,) = plan_parts(*both, protocol)
     assert len(part.tasks) == 2
-    assert part.neighbours == []
+    assert part.pair_tasks == []
     first, again = part.tasks
     assert first.validation.tolist() == again.validation.tolist()
     assert len(first.validation) == pytest.approx(share * posts * 4, abs=2.1)

@@ -109,10 +109,10 @@ def test_a_setting_alone_is_calibrated_on_averages(bank: FeatureBank) -> None:
     protocol = of("grouped", 4, seeds=2)
     made = train([Recipe.single(ONE)], bank, groups, protocol, names=NAMES)
     (part,) = plan_parts(bank.labels.numpy(), groups, protocol)
-    assert len(part.neighbours) == 8
-    assert len({task.seed for task in [*part.tasks, *part.neighbours]}) == 16
+    assert len(part.pair_tasks) == 8
+    assert len({task.seed for task in [*part.tasks, *part.pair_tasks]}) == 16
     folds = [task.validation for task in part.tasks[:4]]
-    for number, task in enumerate(part.neighbours):
+    for number, task in enumerate(part.pair_tasks):
         outside = {*folds[number % 4].tolist(), *folds[(number + 1) % 4].tolist()}
         assert {*task.validation.tolist()} == outside
         assert {*task.train.tolist()} == {*part.development.tolist()} - outside
@@ -126,7 +126,7 @@ def test_a_setting_alone_is_calibrated_on_averages(bank: FeatureBank) -> None:
         places = [fold, fold + 4]
         places += [8 + n + turn for turn in (0, 4) for n in (fold, (fold - 1) % 4)]
         for place in places:
-            task = [*part.tasks, *part.neighbours][place]
+            task = [*part.tasks, *part.pair_tasks][place]
             assert not {*rows.tolist()} & {*task.train.tolist()}
         found.append(
             np.mean([predict(made.fits[p].model, bank, rows, ONE) for p in places], axis=0)
@@ -138,7 +138,7 @@ def test_a_setting_alone_is_calibrated_on_averages(bank: FeatureBank) -> None:
     several = [Recipe.even([ONE, OTHER])]
     for recipes, flags in ((several, (True, False)), ([Recipe.single(ONE)], (True, True))):
         counts = count_members(recipes, [part], protocol, averaged=flags[0], refit=flags[1])
-        assert sum(n for _, n in counts) == (16 if recipes is several else 10), "no neighbours"
+        assert sum(n for _, n in counts) == (16 if recipes is several else 10), "no pairs"
 
 
 def test_both_rules_are_scored_and_a_balanced_training_is_calibrated(bank: FeatureBank) -> None:
