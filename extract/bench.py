@@ -171,12 +171,12 @@ def _model_only(
     streams, model = Streams(device, workers.streams), HalvingEncoder(encoder)
     try:
         for batch in streams.submit(model, inputs[0][: batch_size * workers.streams], batch_size):
-            batch.task.result()  # a new thread's first pass sets it up
+            batch.future.result()  # a new thread's first pass sets it up
         started = time.perf_counter()
         queued = [streams.submit(model, values, batch_size) for values in inputs]
         for batches in queued:
             for batch in batches:
-                batch.task.result()
+                batch.future.result()
         return time.perf_counter() - started
     finally:
         streams.close()

@@ -1,12 +1,13 @@
 """The extraction loop: rows in, sealed shards out. It holds no model code.
 
 Three things go on at once: threads read and prepare the rows of the coming windows, streams run the
-model on the batches of the present one, and the caller's thread puts those that are ready together
-and seals them; beside a GPU another thread does the sealing. Batches never cross windows and are
-ordered by length inside one, and on the CPU a stream computes with one thread, so a row's bytes
-depend on the missing rows of its window and the size of batches alone: neither the number of cores
-nor an interruption changes them. On a GPU that holds as far as its libraries take the same kernels
-for equal batches, and until a batch does not fit into its memory.
+model on the batches of the present one, and the caller's thread assembles and seals windows that
+are done; beside a GPU another thread seals.
+
+Batches never cross windows, are ordered by length inside one, and on the CPU each is computed by
+one thread. So the bytes of a row depend only on the missing rows of its window and the batch size,
+not on the number of cores or on interruptions. On a GPU this holds as long as its libraries choose
+the same kernels for equal batches, and until a batch does not fit into its memory.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from .reading.reading import ReadingPool, should_use_processes
 from .shards import QueuedWindow, assemble
 from .streams import HalvingEncoder, QueuedBatch, Streams, ThreadCounts, Timings
 
-_GPU_AHEAD = 1024
-"""Rows whose reading is begun before those before them are encoded."""
+_GPU_ROWS_AHEAD = 1024
+"""Rows that are read beyond those that are being encoded."""
 _TRIM_EVERY = 8
-"""Windows. What batches and pictures of all sizes leave behind adds up; but of memory that is given
-back, the part that is needed again has to be cleared again."""
+"""Windows between two trims. Freed blocks of all sizes add up; but what is given back to the system
+and needed again has to be cleared again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class _Window:
 
     job: EncodingJob
     model: HalvingEncoder
-    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
     """Those that were missing when the extraction began."""
 
 
@@ -57,47 +58,47 @@ def extract(
     *,
     shard_rows: int,
     batch_size: int,
-    workers: ThreadCounts | None = None,
+    threads: ThreadCounts | None = None,
     processes: bool | None = None,
     models: dict[int, HalvingEncoder] | None = None,
 ) -> Timings:
     """Adds the rows that are missing, job by job, without a pause between them.
 
     Args:
-        jobs: What is wanted, in order; those of one folder share a writer.
+        jobs: In order; those of one folder share a writer.
         device: Where the models run.
         shard_rows: Rows a window.
         batch_size: Rows a forward pass.
-        workers: Threads; default: what suits the device.
-        processes: Whether rows are read by processes in place of threads, which changes no byte;
-            default: beside a GPU, where there are many rows and cores.
-        models: By the `id` of their encoders, those of extractions before, which know how many rows
-            fit into memory; new ones are added.
+        threads: Default: what suits the device.
+        processes: Whether processes read rows in place of threads, which changes no byte; default:
+            see `should_use_processes`.
+        models: By the `id` of their encoders, those of earlier extractions, which know how many
+            rows fit into memory; new ones are added.
 
     Raises:
         DataError: Rows could not be read; every unreadable one of the rest is named.
-        DeviceError: There is no memory for one row, or as `assemble` says.
+        DeviceError: There is no memory for one row, or see `assemble`.
         DiskError: Rows were not sealed.
     """
-    workers = workers or ThreadCounts.plan(device)
-    timings, encoded = Timings(), itertools.count(1)
+    threads, timings = threads or ThreadCounts.plan(device), Timings()
     models = {} if models is None else models
     for job in jobs:
         models.setdefault(id(job.encoder), HalvingEncoder(job.encoder))
     work = [
-        [_Window(job, models[id(job.encoder)], places) for places in windows]
+        [_Window(job, models[id(job.encoder)], rows) for rows in windows]
         for job, windows in zip(jobs, missing_windows(jobs, shard_rows), strict=True)
     ]
     every = list(itertools.chain(*work))
     if processes is None:
-        rows = sum(len(window.places) for window in every)
-        processes = should_use_processes(device, rows, workers.readers)
-    shards = _encoded(every, device, workers, processes, batch_size, timings)
+        rows = sum(len(window.rows) for window in every)
+        processes = should_use_processes(device, rows, threads.readers)
+    shards = _encode_windows(every, device, threads, processes, batch_size, timings)
+    count = itertools.count(1)
     publishers: dict[int, Publisher] = {}
     with reuse_blocks(), contextlib.closing(shards), contextlib.ExitStack() as stack:
         for job, windows in zip(jobs, work, strict=True):
             trim_heap()  # the encoder before had batches of other sizes
-            most = None
+            max_rows = None
             if id(job.writer) not in publishers:  # two would seal the same folder at once
                 publishers[id(job.writer)] = stack.enter_context(
                     Publisher(job.writer, timings, beside=device.type != "cpu")
@@ -106,82 +107,141 @@ def extract(
             with job.watch() as advance:
                 for window in windows:
                     job.computed += publisher.add(next(shards))
-                    if window.model.most != most:
-                        most = window.model.most
-                        job.notice(f"No memory for {batch_size} rows at once: {most} are run.")
-                    if next(encoded) % _TRIM_EVERY == 0:
+                    if window.model.max_rows != max_rows:
+                        max_rows = window.model.max_rows
+                        job.notice(f"No memory for {batch_size} rows at once: {max_rows} are run.")
+                    if next(count) % _TRIM_EVERY == 0:
                         trim_heap()
-                    advance(len(window.places))
+                    advance(len(window.rows))
                 publisher.publish()  # beside a GPU the next job goes on meanwhile
     return timings
 
 
-def _encoded(
+def _encode_windows(
     windows: Sequence[_Window],
     device: torch.device,
-    workers: ThreadCounts,
+    threads: ThreadCounts,
     processes: bool,
     batch_size: int,
     timings: Timings,
 ) -> Generator[Shard | None]:
-    """Windows in order; while one is taken, the rows of the next are read and encoded.
+    """Encodes windows in order; meanwhile the rows of later ones are read.
 
-    Returns:
-        The rows of each that are missing still; None where there is none.
+    Yields:
+        The rows of each window that are still missing; None if there are none.
 
     Raises:
-        DataError: As `extract` says, once what comes before the unreadable row is taken.
-        DeviceError: As `assemble` says.
+        DataError: See `extract`; raised once all windows before the unreadable row are taken.
+        DeviceError: See `assemble`.
     """
-    reading = ReadingPool(workers.readers, processes=processes)
-    streams = Streams(device, workers.streams)
-    problems: list[str] = []
-
-    def start_reading(window: _Window) -> _Begun:
-        job = window.job
-        # Another writer may have sealed some since.
-        missing = window.places[~job.writer.has(job.rows.keys[window.places])]
-        job.there += len(window.places) - len(missing)
-        rows = job.rows.at(missing)
-        return _Begun(window, rows, reading.submit(rows, job.reader, job.encoder))
-
-    # On the CPU readers take their time from the streams: to read further ahead gains nothing.
-    further = 0 if device.type == "cpu" else _GPU_AHEAD
-    begun = _ahead(map(start_reading, windows), further)
-
-    def queued() -> Iterator[QueuedWindow]:
-        for read in begun:
-            ready, batches = _submit(read.tasks, streams, read.window.model, batch_size, timings)
-            if ready.problems:
-                problems.extend(ready.problems)
-                return
-            yield QueuedWindow(read.rows, ready.operations, batches, read.window.job.encoder)
-
-    def assembled(window: QueuedWindow) -> Shard | None:
-        return assemble(window, timings) if window.rows else None
-
-    try:
-        # So many rows are worked on that no stream waits while the last batches of a window run.
-        # (A loop variable would keep a window's batches until the next one is ready.)
-        yield from map(assembled, _ahead(queued(), workers.streams * batch_size))
-        if problems:  # what comes before the unreadable row is taken by now
-            # Only the problems of the rest are collected: inputs of all rows need too much memory.
-            for read in begun:
-                while read.tasks:
-                    problems += read.tasks.pop(0).result().problems
-            raise unreadable(problems)
-    finally:
-        with contextlib.closing(streams):  # an interrupt meanwhile skips neither
-            reading.close()
+    with (
+        contextlib.closing(Streams(device, threads.streams)) as streams,
+        contextlib.closing(ReadingPool(threads.readers, processes=processes)) as reading,
+    ):
+        encoding = _Encoding(reading, streams, batch_size, timings)
+        # On the CPU readers take cores from the streams: reading further ahead gains nothing.
+        rows_ahead = 0 if device.type == "cpu" else _GPU_ROWS_AHEAD
+        begun = _look_ahead(map(encoding.begin_reading, windows), rows_ahead)
+        # With so many rows queued no stream waits while the last batches of a window run.
+        queued = _look_ahead(encoding.queue(begun), threads.streams * batch_size)
+        # `map`, as a loop variable would keep a window's batches until the next one is ready.
+        yield from map(encoding.assemble, queued)
+        encoding.check(begun)
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class _ReadingWindow:
     """A window whose rows are being read."""
 
     window: _Window
     rows: Sequence[Row]
-    tasks: list[Future[PreparedRows]]
+    """Those that are still missing."""
+    futures: list[Future[PreparedRows]]
+
+
+class _Encoding:
+    """The steps from windows to shards.
+
+    Args:
+        reading: Reads rows.
+        streams: Run models.
+        batch_size: Rows a forward pass.
+        timings: Seconds are added here.
+    """
+
+    def __init__(
+        self, reading: ReadingPool, streams: Streams, batch_size: int, timings: Timings
+    ) -> None:
+        self._reading, self._streams = reading, streams
+        self._batch_size, self._timings = batch_size, timings
+        self._problems: list[str] = []
+        """Of the first window with unreadable rows."""
+
+    def begin_reading(self, window: _Window) -> _ReadingWindow:
+        """Starts to read those rows of a window that no other writer has sealed meanwhile."""
+        job = window.job
+        missing = window.rows[~job.writer.has(job.rows.keys[window.rows])]
+        job.present += len(window.rows) - len(missing)
+        rows = job.rows.take(missing)
+        futures = self._reading.submit(rows, job.reader, job.encoder)
+        return _ReadingWindow(window, rows, futures)
+
+    def queue(self, windows: Iterable[_ReadingWindow]) -> Iterator[QueuedWindow]:
+        """Queues the batches of windows, up to the first one with unreadable rows."""
+        for reading in windows:
+            prepared, batches = self._queue_batches(reading.futures, reading.window.model)
+            self._problems = prepared.problems
+            if self._problems:
+                return
+            encoder = reading.window.job.encoder
+            yield QueuedWindow(reading.rows, prepared.operations, batches, encoder)
+
+    def _queue_batches(
+        self, futures: list[Future[PreparedRows]], model: HalvingEncoder
+    ) -> tuple[PreparedRows, list[QueuedBatch]]:
+        """Waits for the rows of a window and queues their batches.
+
+        Only the batches keep the inputs, which are freed as they are encoded: `futures` is emptied,
+        and the returned rows have no inputs.
+
+        Inputs of equal length are queued as soon as a batch of them is read, so that streams start
+        early. Others are ordered by length first, which needs all of them.
+        """
+        window, batches, sent = PreparedRows(), [], 0
+        streams, batch_size = self._streams, self._batch_size
+        futures.reverse()
+        while futures:
+            idle, waiting_since = streams.idle, time.perf_counter()
+            prepared = futures.pop().result()
+            self._timings.starved += (time.perf_counter() - waiting_since) if idle else 0.0
+            self._timings.read += prepared.seconds
+            window.add(prepared)
+            while (
+                model.encoder.equal_inputs
+                and not window.problems
+                and len(window.inputs) >= sent + batch_size
+            ):
+                inputs = window.inputs[sent : sent + batch_size]
+                batches += streams.submit(model, inputs, batch_size, sent)
+                sent += batch_size
+        if not window.problems:
+            batches += streams.submit(model, window.inputs[sent:], batch_size, sent)
+        window.inputs = []
+        return window, batches
+
+    def assemble(self, window: QueuedWindow) -> Shard | None:
+        """Waits for a window's features."""
+        return assemble(window, self._timings) if window.rows else None
+
+    def check(self, rest: Iterable[_ReadingWindow]) -> None:
+        """Raises if rows were unreadable; reads the remaining windows to name all that are."""
+        if not self._problems:
+            return
+        problems = list(self._problems)
+        for reading in rest:
+            while reading.futures:  # inputs are freed at once: those of all need too much memory
+                problems += reading.futures.pop(0).result().problems
+        raise unreadable(problems)
 
 
 class _HasRows(Protocol):
@@ -192,55 +252,18 @@ class _HasRows(Protocol):
 T = TypeVar("T", bound=_HasRows)
 
 
-def _ahead(items: Iterable[T], rows: int) -> Iterator[T]:
-    """Items in order, each as soon as items of so many rows after it are taken."""
-    taken: deque[T] = deque()
-    after = 0
+def _look_ahead(items: Iterable[T], rows: int) -> Iterator[T]:
+    """Yields items in order, each once the items after it have so many rows."""
+    ahead: deque[T] = deque()
+    rows_behind = 0  # the first item
     for item in items:
-        after += len(item.rows) if taken else 0
-        taken.append(item)
-        while taken and after >= rows:
-            yield taken.popleft()
-            after -= len(taken[0].rows) if taken else 0
-    while taken:
-        yield taken.popleft()
-
-
-def _submit(
-    pieces: list[Future[PreparedRows]],
-    streams: Streams,
-    model: HalvingEncoder,
-    batch_size: int,
-    timings: Timings,
-) -> tuple[PreparedRows, list[QueuedBatch]]:
-    """Waits for the rows of a window and queues their batches.
-
-    The batches alone keep the inputs, so that they are freed as they are encoded: `pieces` is
-    emptied, and what is returned of the rows holds none.
-
-    Where inputs are equally long a batch is queued as soon as its rows are read, which cuts the
-    idle time before the first one; else all must be there to be ordered by length.
-    """
-    whole, batches, sent = PreparedRows(), [], 0
-    pieces.reverse()
-    while pieces:
-        idle, waiting = streams.idle, time.perf_counter()
-        piece = pieces.pop().result()
-        timings.starved += (time.perf_counter() - waiting) if idle else 0.0
-        timings.read += piece.seconds
-        whole.add(piece)
-        while (
-            model.encoder.equal_inputs
-            and not whole.problems
-            and len(whole.inputs) >= sent + batch_size
-        ):
-            part = whole.inputs[sent : sent + batch_size]
-            batches += streams.submit(model, part, batch_size, sent)
-            sent += batch_size
-    if not whole.problems:
-        batches += streams.submit(model, whole.inputs[sent:], batch_size, sent)
-    whole.inputs = []
-    return whole, batches
+        rows_behind += len(item.rows) if ahead else 0
+        ahead.append(item)
+        while ahead and rows_behind >= rows:
+            yield ahead.popleft()
+            rows_behind -= len(ahead[0].rows) if ahead else 0
+    while ahead:
+        yield ahead.popleft()
 
 
 def unreadable(problems: Sequence[str]) -> DataError:

@@ -1,4 +1,4 @@
-"""What is to be extracted: the rows of an encoder, how they are read, and their batches."""
+"""What is extracted: the rows of an encoder, their batches, and the jobs that add them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Row:
     """One input: a sample's text or picture, or an augmented copy of it."""
 
     sample: Sample
-    """The first one that has it."""
+    """The first sample that has this input."""
     variant: int
     """0: the original."""
     key: bytes
@@ -40,25 +40,25 @@ Reader = Callable[[Row], tuple[Any, str]]
 
 
 class RowPlan(Sequence[Row]):
-    """The distinct rows of samples; each is made when it is asked for, from 32 bytes.
+    """The distinct rows of samples. A row is made when it is accessed; it is kept as 32 bytes.
 
     Args:
         samples: The samples.
-        wanted: Their rows.
+        wanted: Keys of their rows, and which row is whose.
     """
 
     def __init__(self, samples: Sequence[Sample], wanted: WantedRows) -> None:
         self.wanted = wanted
         self._samples = samples
-        places, first = np.unique(wanted.table, return_index=True)
-        self._sample, self._variant = np.divmod(first[places >= 0], wanted.table.shape[1])
+        rows, first = np.unique(wanted.table, return_index=True)
+        self._sample, self._variant = np.divmod(first[rows >= 0], wanted.table.shape[1])
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row]) -> RowPlan:
-        """A plan of distinct rows as they are."""
+        """A plan of given distinct rows."""
         table = np.full((len(rows), 1 + max(row.variant for row in rows)), -1)
-        for number, row in enumerate(rows):
-            table[number, row.variant] = number
+        for index, row in enumerate(rows):
+            table[index, row.variant] = index
         return cls([row.sample for row in rows], WantedRows(as_keys(r.key for r in rows), table))
 
     @property
@@ -70,24 +70,24 @@ class RowPlan(Sequence[Row]):
         return len(self.wanted.keys)
 
     @overload
-    def __getitem__(self, places: int) -> Row: ...
+    def __getitem__(self, index: int) -> Row: ...
     @overload
-    def __getitem__(self, places: slice) -> list[Row]: ...
-    def __getitem__(self, places: int | slice) -> Row | list[Row]:
-        if isinstance(places, slice):
-            return self.at(np.arange(len(self))[places])
-        return self.at(np.array([range(len(self))[places]]))[0]
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        return self.take(np.array([range(len(self))[index]]))[0]
 
-    def at(self, places: NDArray[np.int64]) -> list[Row]:
-        """Some of the rows; many at once are made far faster than one by one."""
-        numbers = self._sample[places]
+    def take(self, rows: NDArray[np.int64]) -> list[Row]:
+        """Rows by number; many at once are far faster than one by one."""
+        indices = self._sample[rows]
         samples: Iterable[Sample]
         if isinstance(self._samples, SampleTable):
-            samples = self._samples.take(numbers)
+            samples = self._samples.take(indices)
         else:
-            samples = (self._samples[number] for number in numbers.tolist())
-        variants = self._variant[places].tolist()
-        keys = self.keys[places]
+            samples = (self._samples[index] for index in indices.tolist())
+        variants = self._variant[rows].tolist()
+        keys = self.keys[rows]
         return [
             Row(sample, variant, key.tobytes())
             for sample, variant, key in zip(samples, variants, keys, strict=True)
@@ -120,7 +120,7 @@ def plan_rows(
 def plan_batches(
     inputs: Sequence[Tensor], batch_size: int, positions: int | None = None, step: int = 1
 ) -> list[list[int]]:
-    """Places of the inputs, batch by batch, ordered by length so that padding stays small.
+    """Indices of the inputs, batch by batch, ordered by length to keep padding small.
 
     Args:
         inputs: Their first axis is their length.
@@ -128,14 +128,14 @@ def plan_batches(
         positions: Positions a batch at most, padded ones included; a batch has one row at least.
         step: Lengths are padded up to multiples of it.
     """
-    order = sorted(range(len(inputs)), key=lambda place: (inputs[place].shape[0], place))
+    order = sorted(range(len(inputs)), key=lambda index: (inputs[index].shape[0], index))
     batches: list[list[int]] = []
-    for place in order:
+    for index in order:
         rows = len(batches[-1]) if batches else batch_size
-        padded = (rows + 1) * (-(-inputs[place].shape[0] // step) * step)
+        padded = (rows + 1) * (-(-inputs[index].shape[0] // step) * step)
         if rows == batch_size or (positions is not None and padded > positions):
             batches.append([])
-        batches[-1].append(place)
+        batches[-1].append(index)
     return batches
 
 
@@ -149,7 +149,7 @@ class PreparedRows:
     seconds: float = 0.0
 
     def add(self, other: PreparedRows) -> None:
-        """Takes further rows."""
+        """Appends rows."""
         self.inputs += other.inputs
         self.operations += other.operations
         self.problems += other.problems
@@ -177,72 +177,71 @@ def read_rows(rows: Sequence[Row], reader: Reader, encoder: HasPrepare) -> Prepa
 
 
 class RowLookup(Protocol):
-    """Features that know which of their rows are sealed."""
+    """Tells which rows of some features are sealed."""
 
     def has(self, keys: Keys) -> NDArray[np.bool_]:
-        """Which rows are sealed by now, (rows,)."""
+        """Whether each row is sealed by now, (rows,)."""
 
 
 class RowWriter(RowLookup, Protocol):
-    """What the loop puts encoded rows into."""
+    """Takes encoded rows."""
 
     def publish(self, *shards: Shard) -> int:
-        """Seals rows as one shard; how many were not there."""
+        """Seals rows as one shard; returns how many were new."""
 
 
-To = TypeVar("To", bound=RowLookup, covariant=True)
+W = TypeVar("W", bound=RowLookup, covariant=True)
 
 
 @dataclass(slots=True)
-class FeatureJob(Generic[To]):
-    """Rows that are to be added to an encoder's features; the part must be claimed."""
+class FeatureJob(Generic[W]):
+    """Rows to add to the features of an encoder; the part must be claimed."""
 
     rows: RowPlan
-    """All that are wanted, in order."""
-    writer: To
-    """Jobs of the same features have the same."""
+    """All rows, in order."""
+    writer: W
+    """The same object for all jobs of the same features."""
     part: tuple[int, int] = (0, 1)
-    """Number of the part to compute, from 0, and of parts: every so-manieth window is its."""
+    """Index of the part to compute, and number of parts N: it takes every N-th window."""
     watch: Callable[[], AbstractContextManager[Callable[[int], None]]] = lambda: nullcontext(
         lambda count: None
     )
-    """Entered while this job is worked on; its value is called with rows just encoded."""
+    """Entered while the job runs; its value is called with the number of rows just encoded."""
     notice: Callable[[str], None] = lambda text: None
-    """Called with what people should know meanwhile, as that the batches had to be halved."""
+    """Called with messages for the user, such as that batches had to be halved."""
     name: str = ""
-    """What messages call it."""
-    wanted: int = 0
-    """Rows of the part, without those that a job before wants."""
+    """For messages."""
+    total: int = 0
+    """Rows of the part, without those of earlier jobs."""
     computed: int = 0
-    """Rows of the part that were encoded."""
-    there: int = 0
-    """Rows of the part that somebody else had entered."""
-    shared: int = 0
-    """Wanted rows whose input is that of another one, of this job or of one before it."""
+    """Rows of the part that this job entered."""
+    present: int = 0
+    """Rows of the part that others had entered."""
+    duplicates: int = 0
+    """Rows whose input is that of another row, of this job or of an earlier one."""
 
     def missing(self, shard_rows: int, planned: KeyTable) -> list[NDArray[np.int64]]:
         """The missing rows of each window of this part.
 
-        Windows are those of all rows, whatever is sealed, so that a row has the same company in
-        its batch in an unbroken run and in one that was continued.
+        Windows are cut from all rows, sealed or not. So a row is batched with the same rows in an
+        unbroken run and in one that was continued.
 
         Args:
             shard_rows: Rows a window.
-            planned: Rows that jobs before this one add to the same features; grows by its own.
+            planned: Rows that earlier jobs add to the same features; this job's are added.
 
         Returns:
-            Numbers of rows, without windows that have none.
+            Row numbers of each window that lacks some.
         """
-        number, parts = self.part
-        twins = planned.places(self.rows.keys) >= 0
-        planned.add(self.rows.keys[~twins])
-        self.shared = self.rows.wanted.shared + int(twins.sum())
+        part, parts = self.part
+        planned_before = planned.places(self.rows.keys) >= 0
+        planned.add(self.rows.keys[~planned_before])
+        self.duplicates = self.rows.wanted.shared + int(planned_before.sum())
         sealed = self.writer.has(self.rows.keys)
-        every = np.arange(len(self.rows))
-        own = (every // shard_rows) % parts == number
-        self.wanted = int((own & ~twins).sum())
-        self.there = int((own & sealed & ~twins).sum())
-        rows = every[own & ~sealed & ~twins]
+        numbers = np.arange(len(self.rows))
+        own = ((numbers // shard_rows) % parts == part) & ~planned_before
+        self.total, self.present = int(own.sum()), int((own & sealed).sum())
+        rows = numbers[own & ~sealed]
         cuts = np.flatnonzero(np.diff(rows // shard_rows)) + 1
         return np.split(rows, cuts) if len(rows) else []
 

@@ -1,4 +1,4 @@
-"""Sealing of encoded windows, several at once where they come quickly."""
+"""Sealing of encoded windows, several at once if they come quickly."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .plan import RowWriter
 from .streams import Timings
 
 GATHERED_BYTES = MERGED_BYTES // 2
-"""Shards of that size are not merged: a GPU writes as much in some seconds, and to read and write
-it all again takes longer than to encode it where one process does so for many."""
+"""Shards of this size are not merged: a GPU fills one in seconds, and to read and write it again
+takes longer than to encode it where one process merges for many."""
 GATHERED_SECONDS = 20.0
 """What a kill may lose at most, beside the windows that are being encoded."""
 
 
 class Publisher:
-    """Takes windows and seals them; what was taken is sealed whatever ends the work.
+    """Collects windows and seals them; leaving the context seals the rest, even after an error.
 
     Args:
-        writer: Where they go.
-        timings: The seconds that it takes are added here.
-        beside: Whether a thread seals them while the caller goes on.
+        writer: Takes the shards.
+        timings: The seconds of sealing are added here.
+        beside: Whether a thread seals while the caller goes on.
     """
 
     def __init__(self, writer: RowWriter, timings: Timings, beside: bool = False) -> None:
@@ -34,14 +34,14 @@ class Publisher:
         self._timings = timings
         self._thread = ThreadPoolExecutor(1, "seal") if beside else None
         self._sealing: Future[None] | None = None
-        self._taken: list[Shard] = []
+        self._pending: list[Shard] = []
         self._since = time.monotonic()
 
     def add(self, window: Shard | None) -> int:
-        """Takes a window; seals all that were taken if they are many, or it has been long.
+        """Adds a window; seals all pending ones if they are many, or if it has been long.
 
         Args:
-            window: None where nothing of it was missing any more.
+            window: None if none of its rows was missing any more.
 
         Returns:
             Its rows.
@@ -52,30 +52,30 @@ class Publisher:
         """
         if window is None:
             return 0
-        self._taken.append(window)
-        size = sum(shard.nbytes for shard in self._taken)
+        self._pending.append(window)
+        size = sum(shard.nbytes for shard in self._pending)
         if size >= GATHERED_BYTES or time.monotonic() - self._since >= GATHERED_SECONDS:
             self.publish()
         return len(window)
 
     def publish(self) -> None:
-        """Seals what was taken; beside the caller, who is told later on how that went."""
+        """Seals pending windows; if a thread does, its errors are raised by a later call."""
         self._wait()  # an interrupt meanwhile loses nothing
-        taken, self._taken = self._taken, []  # not tried again
+        pending, self._pending = self._pending, []  # not tried again
         self._since = time.monotonic()
         if self._thread is None:
-            self._seal(taken)
+            self._seal(pending)
         else:
-            self._sealing = self._thread.submit(self._seal, taken)
+            self._sealing = self._thread.submit(self._seal, pending)
 
-    def _seal(self, taken: list[Shard]) -> None:
+    def _seal(self, windows: list[Shard]) -> None:
         started = time.perf_counter()
-        if taken:
-            self._writer.publish(*taken)
+        if windows:
+            self._writer.publish(*windows)
         self._timings.write += time.perf_counter() - started
 
     def _wait(self) -> None:
-        """For what is being sealed; raises as that did."""
+        """Waits for the thread; raises its error."""
         sealing, self._sealing = self._sealing, None
         if sealing is not None:
             sealing.result()

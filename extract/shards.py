@@ -1,8 +1,9 @@
-"""Encoded batches put together: the shard of a window."""
+"""Assembles the encoded batches of a window to a shard."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from .reading.reading import ReadingPool
 from .streams import HalvingEncoder, QueuedBatch, Streams, ThreadCounts, Timings
 
 _SAMPLE = 256
-"""Rows whose lengths give the estimate of a ragged cache's size."""
+"""Rows from whose lengths the size of a ragged cache is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class QueuedWindow:
     """Augmentations used, (rows,)."""
     batches: Sequence[QueuedBatch]
     encoder: Encoder
-    """Names the pools."""
+    """For the names of the pools."""
 
 
 def assemble(queued: QueuedWindow, timings: Timings) -> Shard:
@@ -48,25 +49,23 @@ def assemble(queued: QueuedWindow, timings: Timings) -> Shard:
     Raises:
         DeviceError: The device is out of memory, or features are not finite (`check_finite`).
     """
-    # Put together by NumPy: torch would share the copying out among threads, which then wait for
-    # each other in a loop that keeps the cores from the streams, at times for seconds.
+    # NumPy assembles: torch would copy with several threads, which then wait for each other in a
+    # loop that keeps the cores from the streams, at times for seconds.
     rows = queued.rows
     tokens: list[NDArray[Any]] = [np.empty(0)] * len(rows)
     pooled, shared = list(tokens), list(tokens)
     for batch in queued.batches:
-        parts, seconds = batch.task.result()
+        encoded, seconds = batch.future.result()
         timings.encode += seconds
-        done = 0
-        for part in parts:
-            places = batch.places[done : done + len(part.lengths)]
-            done += len(places)
-            check_finite(part, [rows[row].sample.guid for row in places], queued.encoder)
-            for i, (row, sequence) in enumerate(
-                zip(places, part.tokens.split(part.lengths), strict=True)
-            ):
-                tokens[row], pooled[row] = sequence.numpy(), part.pooled[i].numpy()
+        indices = iter(batch.rows)
+        for part in encoded:
+            own = list(itertools.islice(indices, len(part.lengths)))
+            check_finite(part, [rows[index].sample.guid for index in own], queued.encoder)
+            sequences = part.tokens.split(part.lengths)
+            for i, index in enumerate(own):
+                tokens[index], pooled[index] = sequences[i].numpy(), part.pooled[i].numpy()
                 if part.shared is not None:
-                    shared[row] = part.shared[i].numpy()
+                    shared[index] = part.shared[i].numpy()
     return Shard(
         as_keys(row.key for row in rows),
         list(queued.operations),
@@ -81,28 +80,25 @@ def assemble(queued: QueuedWindow, timings: Timings) -> Shard:
 def encode_rows(
     rows: Sequence[Row], reader: Reader, encoder: Encoder, device: torch.device, batch_size: int
 ) -> Shard:
-    """Encodes rows at once, without a cache.
+    """Encodes rows without a cache.
 
     Raises:
         DataError: Rows could not be read; every one is named.
         DeviceError: As `assemble` says.
     """
-    workers, ready = ThreadCounts.plan(device), PreparedRows()
-    with contextlib.closing(ReadingPool(workers.readers, processes=False)) as reading:
-        for task in reading.submit(rows, reader, encoder):
-            ready.add(task.result())
+    threads, ready = ThreadCounts.plan(device), PreparedRows()
+    with contextlib.closing(ReadingPool(threads.readers, processes=False)) as reading:
+        for future in reading.submit(rows, reader, encoder):
+            ready.add(future.result())
     if ready.problems:
         raise DataError(f"{len(ready.problems)} sample(s) cannot be read.", "", ready.problems)
-    streams = Streams(device, workers.streams)
-    try:
+    with contextlib.closing(Streams(device, threads.streams)) as streams:
         batches = streams.submit(HalvingEncoder(encoder), ready.inputs, batch_size)
         return assemble(QueuedWindow(rows, ready.operations, batches, encoder), Timings())
-    finally:
-        streams.close()
 
 
 def estimate_bytes(rows: Sequence[Row], reader: Reader, encoder: Encoder) -> float:
-    """Bytes a row will take in the cache, from an even sample of them."""
+    """Estimated bytes a row in the cache, from evenly spaced rows."""
     count = _SAMPLE if encoder.size.ragged else 0
     sample = rows[:: max(1, len(rows) // count)] if count else []
     return encoder.size.bytes(read_rows(sample, reader, encoder).inputs)

@@ -22,10 +22,10 @@ from mmsa_cache.native.threads import one_thread
 from .plan import plan_batches
 
 _GPU_STREAMS = 2
-"""One waits for its results while the other one launches."""
+"""One waits for results while the other one launches."""
 _ROWS, _GPU_ROWS = 32, 256
-"""Rows a batch. A GPU is handed some 1,400 operations a batch, which takes it longer than to run
-them on few rows."""
+"""Rows a batch. Launching the 1,400 operations of a batch takes longer than a GPU needs to run them
+on few rows."""
 _GPU_POSITIONS = 1 << 14
 """Positions of a batch of texts at most, padded ones included."""
 _MAX_THREADS = 32
@@ -33,21 +33,20 @@ _MAX_THREADS = 32
 
 @dataclass(frozen=True, slots=True)
 class ThreadCounts:
-    """How a machine's cores are shared out."""
+    """How many threads read and run models."""
 
     readers: int
     """Threads that read, decode and prepare."""
     streams: int
-    """Threads that run the model; on the CPU each computes with one core, on a GPU each has a
-    stream of its own."""
+    """Threads that run the model, on the CPU on one core each, on a GPU with a stream each."""
 
     @classmethod
     def plan(cls, device: torch.device, cores: int | None = None) -> ThreadCounts:
-        """A thread a core for both: on the CPU readers are mostly ahead and asleep.
+        """The threads for a device; on the CPU one a core for both, as readers mostly sleep.
 
         Args:
             device: Where models run.
-            cores: Those to use; default: all that this process may.
+            cores: Cores to use; default: all that this process may use.
         """
         cores = min(cores or usable_cores(), _MAX_THREADS)
         if device.type == "cpu":
@@ -56,7 +55,7 @@ class ThreadCounts:
 
 
 def rows_a_batch(setting: int | None, device: torch.device) -> int:
-    """Rows a forward pass: as set, or what suits the device."""
+    """Rows a forward pass: the setting, or the default of the device."""
     if setting is not None:
         return setting
     return _ROWS if device.type == "cpu" else _GPU_ROWS
@@ -70,24 +69,24 @@ class Timings:
     encode: float = 0.0
     write: float = 0.0
     starved: float = 0.0
-    """Of the extraction: in which no batch was left to encode, since rows were still being read."""
+    """Of the extraction: streams had no batch, since rows were still being read."""
 
 
 class HalvingEncoder:
-    """Runs a model; halves what is run at once whenever there is no memory for it.
+    """Runs a model on batches; halves them when the device is out of memory.
 
-    All threads that run the model share it, and so how many rows fit.
+    All threads that run the model share this object, and thus the limit.
 
     Args:
         encoder: The frozen model.
 
     Attributes:
-        most: Rows that are run at once; None until a batch did not fit.
+        max_rows: Rows that are run at once; None until a batch did not fit.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self.most: int | None = None
+        self.max_rows: int | None = None
 
     def run(self, batch: Sequence[Tensor]) -> list[Encoded]:
         """Encodes a batch, whole or in parts.
@@ -95,12 +94,12 @@ class HalvingEncoder:
         Raises:
             DeviceError: There is no memory for one row.
         """
-        parts: list[Encoded] = []
+        encoded: list[Encoded] = []
         done = 0
         while done < len(batch):
-            part = batch[done : done + (self.most or len(batch))]
+            part = batch[done : done + (self.max_rows or len(batch))]
             try:
-                parts.append(self.encoder.encode(part))
+                encoded.append(self.encoder.encode(part))
                 done += len(part)
                 continue
             except Exception as error:
@@ -111,16 +110,16 @@ class HalvingEncoder:
                         "The device has no memory for one row at a time.",
                         "End what else runs there, take a smaller model, or --device cpu.",
                     ) from error
-            # Out of the handler, whose error holds on to what was computed.
-            self.most = min(self.most or len(part), (len(part) + 1) // 2)
+            # Outside the handler, whose traceback keeps tensors alive.
+            self.max_rows = min(self.max_rows or len(part), (len(part) + 1) // 2)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        return parts
+        return encoded
 
 
 @functools.cache
 def _cuda_stream(device: torch.device, number: int) -> torch.cuda.Stream:
-    """One for each thread that runs at a time: torch keeps freed memory for its stream alone."""
+    """The stream of a thread; they are reused, as torch keeps freed memory for each stream."""
     return torch.cuda.Stream(device)
 
 
@@ -135,19 +134,19 @@ class Streams:
     def __init__(self, device: torch.device, count: int) -> None:
         self._device = device
         self._numbers = itertools.count()
-        self._pool = ThreadPoolExecutor(count, "encode", self._start)
+        self._threads = ThreadPoolExecutor(count, "encode", self._start)
         self._last: Future[tuple[list[Encoded], float]] | None = None
 
     def _start(self) -> None:
         one_thread()
         if self._device.type == "cuda":
-            own = _cuda_stream(self._device, next(self._numbers))
-            own.wait_stream(torch.cuda.default_stream(self._device))  # models were loaded there
-            torch.cuda.set_stream(own)
+            stream = _cuda_stream(self._device, next(self._numbers))
+            stream.wait_stream(torch.cuda.default_stream(self._device))  # models were loaded there
+            torch.cuda.set_stream(stream)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to encode (batches end nearly in the order they were queued)."""
+        """Whether no batch is left; they end nearly in the order in which they were queued."""
         return self._last is None or self._last.done()
 
     def submit(
@@ -159,19 +158,19 @@ class Streams:
             model: The frozen model.
             inputs: Of consecutive rows.
             batch_size: Rows a forward pass.
-            first: Place of the first of these rows in the window.
+            first: Index of the first of these rows in the window.
         """
         batches = []
         bounded = self._device.type != "cpu" and not model.encoder.equal_inputs
         positions = _GPU_POSITIONS if bounded else None
-        for places in plan_batches(inputs, batch_size, positions, TOKEN_STEP):
-            self._last = self._pool.submit(_encode, model, [inputs[place] for place in places])
-            batches.append(QueuedBatch([first + place for place in places], self._last))
+        for indices in plan_batches(inputs, batch_size, positions, TOKEN_STEP):
+            self._last = self._threads.submit(_encode, model, [inputs[i] for i in indices])
+            batches.append(QueuedBatch([first + i for i in indices], self._last))
         return batches
 
     def close(self) -> None:
-        """Waits for what runs; drops what is queued."""
-        self._pool.shutdown(cancel_futures=True)
+        """Waits for running batches; drops queued ones."""
+        self._threads.shutdown(cancel_futures=True)
 
 
 def _encode(model: HalvingEncoder, batch: list[Tensor]) -> tuple[list[Encoded], float]:
@@ -181,7 +180,9 @@ def _encode(model: HalvingEncoder, batch: list[Tensor]) -> tuple[list[Encoded], 
 
 @dataclass(frozen=True, slots=True)
 class QueuedBatch:
-    """A queued batch: the places of its rows in the window, and its future features."""
+    """A batch of a window that is encoded sooner or later."""
 
-    places: list[int]
-    task: Future[tuple[list[Encoded], float]]
+    rows: list[int]
+    """Indices in the window."""
+    future: Future[tuple[list[Encoded], float]]
+    """Its features, and the seconds that they took."""

@@ -154,7 +154,7 @@ class _Driver:
         return late[longest]
 
     def _hand_out(self, unit: Unit) -> None:
-        rows = tuple(self.jobs[unit.job].rows.at(unit.places))
+        rows = tuple(self.jobs[unit.job].rows.take(unit.places))
         number, now = next(self._numbers), self.clock()
         rate = self._rate(unit.job).value
         expected = None if rate is None else len(rows) / rate
@@ -249,7 +249,7 @@ class _Driver:
 
     def _list(self, unit: Unit, reason: str) -> None:
         job = self.jobs[unit.job]
-        first, last = (row.sample.guid for row in job.rows.at(unit.places[[0, -1]]))
+        first, last = (row.sample.guid for row in job.rows.take(unit.places[[0, -1]]))
         self._listed.append(f"{job.name}, {len(unit.places)} rows from {first} to {last}: {reason}")
         job.notice(f"given up after {unit.failed + unit.nodes} tries: {self._listed[-1]}")
         self._give_up(unit)

@@ -69,4 +69,4 @@ class JobProgress:
         """Counts what others added; ends what is shown."""
         self._stack.close()
         for job, done in zip(self._jobs, self._done, strict=True):
-            job.there += done - job.computed
+            job.present += done - job.computed

@@ -102,7 +102,7 @@ class CrewWorker:
                 self._device,
                 shard_rows=max(piece.windows),
                 batch_size=self._batch_size,
-                workers=self._threads,
+                threads=self._threads,
                 models=self._models,
             )
             return job.computed

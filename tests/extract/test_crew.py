@@ -125,7 +125,7 @@ def test_every_row_is_there_once_and_pieces_fit_their_time(tmp_path: Path) -> No
         assert crew.closed
         assert len(row_bytes(tmp_path)) == 400
         assert guids(crew.pieces) == list(range(400))
-        assert (sum(shown), job.computed, job.there, job.wanted) == (400, 400, 0, 400)
+        assert (sum(shown), job.computed, job.present, job.total) == (400, 400, 0, 400)
         assert (tally.encoded, tally.wasted, tally.again) == (400, 0, 0)
     windows = [len(piece.windows) for piece in crew.pieces]
     assert windows[:4] == [1] * 4  # no rate is known
@@ -313,7 +313,7 @@ def test_a_command_that_begins_meanwhile_enters_what_it_finds(tmp_path: Path) ->
         tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
         assert sorted(guids(crew.pieces)) == list(range(ROWS))
         assert (tally.encoded, tally.wasted) == (ROWS, WINDOW)
-        assert (sum(shown), job.computed, job.there) == (ROWS, ROWS - WINDOW, WINDOW)
+        assert (sum(shown), job.computed, job.present) == (ROWS, ROWS - WINDOW, WINDOW)
     assert len(row_bytes(tmp_path)) == ROWS
 
 

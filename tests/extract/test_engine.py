@@ -55,7 +55,7 @@ class Equal(Counting):
 @pytest.mark.parametrize("workers", [ThreadCounts(1, 1), ThreadCounts(3, 4), None])
 def test_every_row_comes_back_in_its_place(tmp_path: Path, workers: ThreadCounts | None) -> None:
     rows, encoder = make_rows(tmp_path), Counting()
-    sealed = run(tmp_path / "cache", rows, encoder, workers=workers)
+    sealed = run(tmp_path / "cache", rows, encoder, threads=workers)
     assert sealed == [8] * 6 + [2]
     number = 0
     for shard in stored(tmp_path / "cache"):
@@ -115,13 +115,13 @@ def test_the_loop_beside_a_device_gives_the_same_rows(
     monkeypatch.setattr(publisher, "GATHERED_BYTES", 500)
     rows, encoder = make_rows(tmp_path), Counting()
     run(tmp_path / "here", rows, Counting())
-    run(tmp_path / "there", rows, encoder, device=torch.device("meta"), workers=ThreadCounts(4, 2))
+    run(tmp_path / "there", rows, encoder, device=torch.device("meta"), threads=ThreadCounts(4, 2))
     assert row_bytes(tmp_path / "there") == row_bytes(tmp_path / "here")
     lengths = [[LENGTHS[row] for row in batch] for batch in encoder.batches]
     assert max(len(batch) * padded_length(max(batch)) for batch in lengths) <= 50
     assert max(map(len, lengths)) == 3
     equal = Equal()  # has no positions to be padded
-    run(tmp_path / "equal", rows, equal, device=torch.device("meta"), workers=ThreadCounts(4, 2))
+    run(tmp_path / "equal", rows, equal, device=torch.device("meta"), threads=ThreadCounts(4, 2))
     assert {len(batch) for batch in equal.batches} == {4, 2}
 
 
@@ -142,7 +142,7 @@ def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
     rows = make_rows(tmp_path)
     found = []
     for number, workers in enumerate((ThreadCounts(1, 1), ThreadCounts(4, 3))):
-        run(tmp_path / str(number), rows, encoder, picture, workers=workers)
+        run(tmp_path / str(number), rows, encoder, picture, threads=workers)
         found.append(contents(ENCODER.folder(tmp_path / str(number))))
     assert len(row_bytes(tmp_path / "0")) == 50
     assert {k: v for k, v in found[0].items() if k.endswith("h5")} == {
@@ -154,7 +154,7 @@ def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
 def test_batches_are_halved_down_to_one_row_and_stay_so(tmp_path: Path, error: Exception) -> None:
     said: list[str] = []
     encoder, one = Counting(memory=1, error=error), ThreadCounts(1, 1)
-    run(tmp_path / "a", make_rows(tmp_path), encoder, notice=said.append, workers=one)
+    run(tmp_path / "a", make_rows(tmp_path), encoder, notice=said.append, threads=one)
     assert encoder.tried[:2] == [4, 2]
     assert set(encoder.tried[2:]) == {1}
     assert sorted(row for batch in encoder.batches for row in batch) == list(range(50))
@@ -169,9 +169,9 @@ def test_both_threads_halve_in_step_and_other_errors_are_none_of_memory() -> Non
     encoder = Counting(memory=3)
     model, streams = HalvingEncoder(encoder), Streams(CPU, 2)
     batches = streams.submit(model, encoder.prepare(list(range(48))), 12)
-    assert sum(len(part.lengths) for b in batches for part in b.task.result()[0]) == 48
+    assert sum(len(part.lengths) for b in batches for part in b.future.result()[0]) == 48
     streams.close()
-    assert model.most == 3
+    assert model.max_rows == 3
     assert sum(size > 3 for size in encoder.tried) <= 2 * 2  # 12 and 6, by each thread once
     for said in (
         "CUDA error: an illegal memory access",
@@ -212,7 +212,7 @@ def test_an_overflow_is_found_in_the_first_batch(tmp_path: Path) -> None:
     encoder, one = Huge(), ThreadCounts(1, 1)
     said = r"0: pool mean \(the last layer\) of counting is not finite in float16"
     with pytest.raises(DeviceError, match=said):
-        run(tmp_path / "cache", make_rows(tmp_path), encoder, workers=one, shard_rows=50)
+        run(tmp_path / "cache", make_rows(tmp_path), encoder, threads=one, shard_rows=50)
     assert len(encoder.batches) <= 3
     assert not list(tmp_path.rglob("*.h5"))
 
@@ -347,7 +347,7 @@ def test_an_unreadable_row_does_not_fill_the_memory_with_the_rest(tmp_path: Path
 
     encoder = Tracked()
     with pytest.raises(DataError, match=r"2 sample\(s\) cannot be read"):
-        run(tmp_path / "cache", rows, encoder, reader, workers=ThreadCounts(1, 1), shard_rows=32)
+        run(tmp_path / "cache", rows, encoder, reader, threads=ThreadCounts(1, 1), shard_rows=32)
     assert encoder.most < 300
 
 
@@ -398,7 +398,7 @@ def test_memory_holds_few_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         rows,
         encoder,
         sealed=Sealed(),
-        workers=ThreadCounts(2, 2),
+        threads=ThreadCounts(2, 2),
         shard_rows=32,
     )
     assert len(sealed) == len(shards) == 13
@@ -434,7 +434,7 @@ def test_streams_drop_what_is_queued_when_they_close() -> None:
     encoder = Slow()
     streams = Streams(CPU, 1)
     batches = streams.submit(HalvingEncoder(encoder), encoder.prepare(list(range(40))), 1)
-    batches[0].task.result()
+    batches[0].future.result()
     streams.close()
     assert len(encoder.batches) <= 3
 

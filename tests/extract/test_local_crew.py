@@ -32,7 +32,7 @@ def test_a_crew_gives_the_bytes_of_one_process(tmp_path: Path, plain: Rows, work
     before = psutil.Process().children()
     job, counts = work(tmp_path, CompanySource(seconds=0.005, notes=tmp_path / "notes"), workers)
     assert row_bytes(tmp_path) == plain
-    assert (job.computed, job.there, counts.encoded) == (ROWS, 0, ROWS + counts.wasted)
+    assert (job.computed, job.present, counts.encoded) == (ROWS, 0, ROWS + counts.wasted)
     assert len(list((tmp_path / "notes").iterdir())) == workers
     assert psutil.Process().children() == before
 

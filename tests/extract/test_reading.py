@@ -41,7 +41,7 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="readers are forked")
 
 
 def by_processes_of(root: Path, rows: RowPlan, encoder: Any, reader: Any, **changes: Any) -> Any:
-    return run(root, rows, encoder, reader, workers=FOUR, processes=True, **changes)
+    return run(root, rows, encoder, reader, threads=FOUR, processes=True, **changes)
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +273,7 @@ from tests.support.row_readers import FOUR, Numbered, Prepared, Repeated
 folder = Path({folder!r})
 reader = Numbered(notes=folder / "notes", seconds=0.1)
 encoder = Prepared(Repeated((1,) * 1000))
-run(folder / "c", make_rows(folder, 1000), encoder, reader, workers=FOUR, processes=True)
+run(folder / "c", make_rows(folder, 1000), encoder, reader, threads=FOUR, processes=True)
 """
 
 

@@ -52,7 +52,7 @@ def run(root: Path, *plans: RowPlan, part: tuple[int, int] = (0, 1)) -> list[Enc
 def counts(job: EncodingJob) -> tuple[int, int, int]:
     assert isinstance(job.encoder, InCompany)
     assert len(job.encoder.seen) == job.computed
-    return job.computed, job.there, job.shared
+    return job.computed, job.present, job.duplicates
 
 
 def test_rows_are_distinct_and_in_order() -> None:
@@ -163,7 +163,7 @@ def test_parts_give_the_rows_of_a_single_writer(tmp_path: Path, order: tuple[int
     jobs = [run(tmp_path / "four", *plans, part=(number, 4)) for number in order]
     assert row_bytes(tmp_path / "four") == row_bytes(tmp_path / "one")
     assert sum(job.computed for part in jobs for job in part) == 230
-    assert all(job.there == 0 for part in jobs for job in part)
+    assert all(job.present == 0 for part in jobs for job in part)
 
 
 def test_parts_at_once_give_the_rows_of_a_single_writer(
@@ -202,8 +202,8 @@ def test_rows_that_another_writer_seals_meanwhile_are_not_computed(tmp_path: Pat
         job = EncodingJob(rows, writer, reader=read, encoder=Interrupted())
         extract([job], CPU, shard_rows=8, batch_size=4)
     assert row_bytes(tmp_path / "store") == row_bytes(tmp_path / "one")
-    assert job.computed + job.there == 80
-    assert job.there >= 8 * 2
+    assert job.computed + job.present == 80
+    assert job.present >= 8 * 2
 
 
 def test_windows_are_gathered_before_they_are_sealed(

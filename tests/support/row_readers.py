@@ -107,5 +107,5 @@ def read_by_others(folder: Path) -> None:
     """A worker's main function: reads rows by processes of its own until one has read some."""
     while {path.name for path in folder.iterdir()} <= {f"read by {os.getpid()}"}:
         reader = Numbered(notes=folder, seconds=0.01)
-        run(folder / "store", make_rows(folder), Prepared(), reader, workers=FOUR, processes=True)
+        run(folder / "store", make_rows(folder), Prepared(), reader, threads=FOUR, processes=True)
         shutil.rmtree(folder / "store")

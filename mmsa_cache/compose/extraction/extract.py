@@ -55,8 +55,8 @@ class Extracted:
         """What became of some features."""
         jobs, wanted = work.jobs, work.wanted
         computed = sum(job.computed for job in jobs)
-        shared = jobs[0].shared if jobs else work.rows.wanted.shared
-        there = sum(job.there for job in jobs)
+        shared = jobs[0].duplicates if jobs else work.rows.wanted.shared
+        there = sum(job.present for job in jobs)
         if part.merges or not jobs:  # parts that had nothing to do count too
             there = len(work.rows) - (shared - work.rows.wanted.shared) - computed
         return cls(

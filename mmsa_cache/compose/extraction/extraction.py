@@ -57,7 +57,7 @@ class Work:
     def watch(self) -> Iterator[Callable[[int], None]]:
         """Shows progress; measures from the end of the features before to its own."""
         started, job = time.monotonic(), self.jobs[-1]
-        with progress(self.title, job.wanted, "rows", job.there) as advance:
+        with progress(self.title, job.total, "rows", job.present) as advance:
             yield lambda count: advance(count, self.note())
         self.seconds += time.monotonic() - started
 
