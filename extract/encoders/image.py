@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, decoder_versions
-from mmsa_cache.errors import MmsaError, ModelError
+from mmsa_cache.errors import ModelError
 from mmsa_cache.names import unknown_name
-from mmsa_cache.native.device import explain_out_of_memory, is_device_error
+from mmsa_cache.native.device import explain_out_of_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
@@ -31,6 +31,7 @@ from .compute import (
 from .joint import JointImageTower
 from .layers import coarsen, mean_pools
 from .limits import check_arguments, check_side
+from .model_errors import raise_model_errors
 from .options import Options
 from .preparation import Squares
 from .preprocessing import read_input_settings
@@ -52,7 +53,7 @@ class ImageSpec:
     size: int
     """Side of the square input in pixels."""
     crop: float | None
-    """Share the centre crop keeps; None squashes."""
+    """Share of the short side that the centre crop keeps; None squashes."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     folder: Path | None
@@ -61,7 +62,7 @@ class ImageSpec:
     source: Fields
     """What identifies the model's weights."""
     resample: str = "bicubic"
-    """How pictures are resized; or ``bilinear``."""
+    """Interpolation of the resize: ``bicubic`` or ``bilinear``."""
 
     @property
     def fields(self) -> Fields:
@@ -81,7 +82,7 @@ class ImageSpec:
 
     @property
     def identity(self) -> EncoderIdentity:
-        """What changes its features."""
+        """Everything that changes the encoder's features."""
         return EncoderIdentity(
             modality="image",
             name=self.name,
@@ -91,11 +92,11 @@ class ImageSpec:
 
     @property
     def label(self) -> str:
-        """Name for people; says so where the weights are random."""
+        """Name for users; tells random weights."""
         return self.identity.label
 
     def computed_in(self, compute: str) -> ImageSpec:
-        """The same in another precision."""
+        """The same encoder in another precision."""
         return replace(self, options=replace(self.options, compute=compute))
 
     def load(self, device: torch.device) -> ImageEncoder:
@@ -116,7 +117,7 @@ def resolve_image(
     seed: int,
     options: Options = Options(),  # noqa: B008  (frozen)
 ) -> ImageSpec:
-    """Finds a timm model's weights and input settings, without building it.
+    """Finds a timm model's weights and input settings. Does not build it.
 
     Args:
         model: timm name.
@@ -130,7 +131,7 @@ def resolve_image(
         options: Layer, positions and precision.
 
     Raises:
-        ModelError: Unknown model, weights that cannot be found, or arguments that name others.
+        ModelError: The model is unknown, its weights cannot be found, or an argument names files.
     """
     check_arguments(kwargs)
     prepare_torchvision()
@@ -138,8 +139,8 @@ def resolve_image(
 
     if not re.fullmatch(r"\w+(\.\w+)?", model) or not timm.is_model(model.split(".")[0]):
         raise unknown_name("timm has no image model", model, timm.list_models(), kind=ModelError)
-    own = timm.models.get_pretrained_cfg(model)
-    own = own.to_dict() if own is not None else {}
+    pretrained = timm.models.get_pretrained_cfg(model)
+    own = pretrained.to_dict() if pretrained is not None else {}
     file: Path | None = None
     if weights == "random":
         source = f"random:{seed}"
@@ -175,7 +176,7 @@ def resolve_joint_image(
     seed: int,
     options: Options = Options(),  # noqa: B008  (frozen)
 ) -> ImageSpec:
-    """Finds the image side of a joint image-text model of transformers, without loading it.
+    """Finds the image side of a joint image-text model of transformers. Does not load it.
 
     Args:
         model: Hub name or folder.
@@ -184,7 +185,7 @@ def resolve_joint_image(
         options: Layer, positions and precision.
 
     Raises:
-        ModelError: It cannot be found, or has no safetensors weights.
+        ModelError: The model cannot be found, or has no safetensors weights.
     """
     folder, name, source = resolve_folder(model, weights, seed)
     own = read_input_settings(folder)
@@ -236,7 +237,10 @@ class ImageEncoder:
         self._scale, self._shift = 1 / (255.0 * self.std), -self.mean / self.std
         self.pools: tuple[str, ...] = ()
         model = None if spec.folder is None else load_model(spec.folder, spec.random_seed)
-        try:
+        with raise_model_errors(
+            f"{spec.name} does not take pictures of {spec.size}×{spec.size}",
+            "Set size in [image] (and img_size in kwargs) to what the model takes.",
+        ):
             self.tower: ImageTower = (
                 TimmTower(spec.name, spec.kwargs, spec.file, spec.size, spec.random_seed)
                 if model is None
@@ -244,13 +248,6 @@ class ImageEncoder:
             )
             cast_weights(self.tower.to(device), spec.options.compute)
             probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
-        except Exception as error:  # models raise many kinds for settings that do not fit
-            if isinstance(error, MmsaError) or is_device_error(error):
-                raise
-            raise ModelError(
-                f"{spec.name} does not take pictures of {spec.size}×{spec.size}: {error}",
-                "Set size in [image] (and img_size in kwargs) to what the model takes.",
-            ) from error
         self.size = Size.of(probe, probe.lengths[0], ragged=False)
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
@@ -260,9 +257,9 @@ class ImageEncoder:
             batch: Pictures, each (3, size, size) uint8.
 
         Returns:
-            Patch features, row by row from the top left, and pooled vectors: ``mean`` over
-            patches, ``first`` patch (what the report calls CLS), and the model's own (``cls``;
-            ``pooled`` of a joint model), and the mean of each inner layer asked for (``mean@N``).
+            Patch features, row by row from the top left, and pooled vectors: the mean over
+            patches (``mean``), the first patch (``first``, what the report calls CLS), the model's
+            own (``cls`` or ``pooled``), and the mean of each inner layer asked for (``mean@N``).
         """
         pixels = stack_inputs(batch, self._device)
         with launching(self._device):

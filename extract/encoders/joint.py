@@ -1,8 +1,8 @@
 """Joint image-text models of transformers (CLIP, SigLIP, Chinese-CLIP, …), one side at a time.
 
-Every such model has ``get_text_features`` and ``get_image_features``, which give the sequence and
-the embedding in the shared space. What was pooled before the last projection is read off the same
-parts that these methods use, and checked against them when the model is loaded.
+Every such model has ``get_text_features`` and ``get_image_features``, which return the sequence and
+the embedding in the shared space. The vector before the last projection is computed from the same
+parts that these methods use; the result is checked against them when the model is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .transformer import load_config
 
 
 def check_joint(model: Any, name: str) -> None:
-    """Refuses a model that has no shared space.
+    """Checks that a model has a shared space.
 
     Raises:
         ModelError: It lacks one of the two methods.
@@ -36,23 +36,23 @@ def check_joint(model: Any, name: str) -> None:
 
 
 class TextSide(NamedTuple):
-    """What a joint model's configuration says of its text side."""
+    """The text side of a joint model, by its configuration."""
 
     limit: int
     """Longest token sequence."""
     depth: int
-    """Layers."""
+    """Number of layers."""
 
 
 def read_text_side(folder: Path) -> TextSide:
-    """Reads the configuration of a joint model.
+    """Reads the configuration of a joint model's text side.
 
     Raises:
         ModelError: Its configuration is not a joint model's.
     """
     try:
-        config = load_config(folder)  # a file may leave out what is its family's default
-        return TextSide(_longest(config), int(config.text_config.num_hidden_layers))
+        config = load_config(folder)  # adds the family's defaults
+        return TextSide(_text_limit(config), int(config.text_config.num_hidden_layers))
     except Exception as error:  # transformers raises many kinds for a bad folder
         raise ModelError(
             f"{folder} is not the folder of a joint image-text model: {error}",
@@ -60,32 +60,39 @@ def read_text_side(folder: Path) -> TextSide:
         ) from error
 
 
-def _longest(config: Any) -> int:
-    """Longest token sequence; the texts of AltCLIP are read by XLM-R, see `text`."""
+def _text_limit(config: Any) -> int:
+    """Longest token sequence. XLM-R reads the texts of AltCLIP, see `text_tower`."""
     side = config.text_config
     offset = side.pad_token_id + 1 if config.model_type == "altclip" else 0
     return int(side.max_position_embeddings) - offset
 
 
-def _check_shared(mine: Tensor | None, theirs: Tensor, name: str) -> None:
-    """Our way through a model's parts must give its own embedding."""
-    if mine is None or mine.shape != theirs.shape or not torch.allclose(mine, theirs, atol=1e-5):
+def _check_shared(shared: Tensor | None, expected: Tensor, name: str) -> None:
+    """Checks that the embedding computed here is the model's own."""
+    if (
+        shared is None
+        or shared.shape != expected.shape
+        or not torch.allclose(shared, expected, atol=1e-5)
+    ):
         raise ModelError(
             f"{name}: its parts do not give its own joint embedding.",
             "This family is not supported as a joint model; use --text-model and --image-model.",
         )
 
 
-_MOST_PADDED = 4096
-"""Tokens; 64 are usual."""
+_MAX_PADDED = 4096
+"""Tokens that every text is padded to, at most; 64 are usual."""
 
 
 class JointTextTower:
-    """The text side.
+    """The text side of a joint model.
 
     Args:
         model: The whole model; its image side is dropped.
         name: For errors.
+
+    Raises:
+        ModelError: It is not a joint model, or its embedding cannot be computed here.
     """
 
     def __init__(self, model: Any, name: str) -> None:
@@ -93,22 +100,22 @@ class JointTextTower:
         self._name = name
         self._model = model
         self._projection = getattr(model, "text_projection", None)
-        limit = _longest(model.config)
+        limit = _text_limit(model.config)
         self.limit: int | None = limit
         # SigLIP reads 64 positions whatever the text, without a mask, and pools the last of them.
         self.full_length = model.config.model_type.startswith("siglip")
-        if self.full_length and limit > _MOST_PADDED:
+        if self.full_length and limit > _MAX_PADDED:
             raise ModelError(
-                f"{name} pads every text to {limit} tokens, more than {_MOST_PADDED}.",
+                f"{name} pads every text to {limit} tokens, more than {_MAX_PADDED}.",
                 "Check max_position_embeddings in its config.json.",
             )
         model.vision_model = None
         length = limit if self.full_length else 4
         ids = torch.ones(1, length, dtype=torch.int64)
         with torch.inference_mode():
-            mine = self(ids, ids.bool(), "last").shared
-            theirs = model.get_text_features(input_ids=ids).pooler_output
-        _check_shared(mine, theirs, name)
+            shared = self(ids, ids.bool(), "last").shared
+            expected = model.get_text_features(input_ids=ids).pooler_output
+        _check_shared(shared, expected, name)
 
     def __call__(
         self, ids: Tensor, mask: Tensor, layer: str | int, inner: Sequence[int] = ()
@@ -135,11 +142,14 @@ class JointTextTower:
 
 
 class JointImageTower:
-    """The image side.
+    """The image side of a joint model.
 
     Args:
         model: The whole model; its text side is dropped.
         name: For errors.
+
+    Raises:
+        ModelError: It is not a joint model, or its embedding cannot be computed here.
     """
 
     def __init__(self, model: Any, name: str) -> None:
@@ -151,9 +161,9 @@ class JointImageTower:
         side = model.config.vision_config.image_size
         pixels = torch.zeros(1, 3, side, side)
         with torch.inference_mode():
-            mine = self(pixels, "last").shared
-            theirs = model.get_image_features(pixel_values=pixels).pooler_output
-        _check_shared(mine, theirs, name)
+            shared = self(pixels, "last").shared
+            expected = model.get_image_features(pixel_values=pixels).pooler_output
+        _check_shared(shared, expected, name)
 
     def __call__(self, pixels: Tensor, layer: str | int, inner: Sequence[int] = ()) -> ImageOutput:
         arguments: dict[str, Any] = {

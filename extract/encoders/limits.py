@@ -1,8 +1,9 @@
-"""Sizes of a model that somebody else's configuration asks for, bounded before memory is taken."""
+"""Limits on the sizes that a foreign configuration may ask for, checked before allocation."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,28 +14,31 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.store.fingerprint import Fields
 
 MAX_RANDOM = 2_400_000_000
-"""Bytes of a model of random weights, 600 million numbers of 4 bytes; one that is loaded may have
-what its weights file pays for."""
+"""Bytes of a model with random weights: 600 million numbers of 4 bytes."""
+_MODEL_OVERHEAD = 64 << 20
+"""Bytes that a loaded model may take beside twice the size of its weights."""
 MAX_TENSOR = 2 << 30
-"""Bytes of any one tensor on the way of one picture."""
+"""Bytes of any one tensor in the forward pass of one picture."""
 MAX_SIDE = 2048
 """Pixels of a side of a model's square input."""
-_MAX_NUMBER = 1 << 16
-"""Among the arguments of an image model."""
+_MAX_ARGUMENT = 1 << 16
+"""Largest number among the arguments of an image model."""
 _MAX_TENSORS = 10_000
 
 
 class AllocationLimit(TorchDispatchMode):
-    """Ends what takes more than stated, on this thread. For the ``meta`` device, where nothing is
-    allocated: a model is built there first.
+    """Limits the tensors that are created inside, on this thread and the ``meta`` device.
+
+    A model is built there first, where nothing is allocated.
 
     Args:
         name: The model, for errors.
         largest: Bytes of any one tensor.
-        total: Bytes of all that are made from nothing, as parameters are; None: no limit.
+        total: Bytes of all tensors that are created without an input, as parameters are; None: no
+            limit.
 
     Raises:
-        ModelError: It takes more.
+        ModelError: A limit is exceeded.
     """
 
     def __init__(self, name: str, largest: int, total: int | None = None) -> None:
@@ -46,20 +50,20 @@ class AllocationLimit(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         kwargs = kwargs or {}
-        from_nothing = not any(isinstance(leaf, Tensor) for leaf in tree_leaves(args))
-        if from_nothing and str(kwargs.get("device", "meta")) != "meta":
+        creates = not any(isinstance(leaf, Tensor) for leaf in tree_leaves(args))
+        if creates and str(kwargs.get("device", "meta")) != "meta":
             self._count(func(*args, **kwargs | {"device": "meta"}), True)  # timm asks for the CPU
-        made = func(*args, **kwargs)
-        self._count(made, from_nothing)
-        return made
+        result = func(*args, **kwargs)
+        self._count(result, creates)
+        return result
 
-    def _count(self, made: object, from_nothing: bool) -> None:
-        for leaf in tree_leaves(made):
+    def _count(self, result: object, creates: bool) -> None:
+        for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 size = leaf.numel() * leaf.element_size()
                 self._check(size, self._largest)
-                self._bytes += size * from_nothing
-                self._tensors += from_nothing
+                self._bytes += size * creates
+                self._tensors += creates
         if self._total is not None:
             self._check(self._bytes, self._total)
         if self._tensors > _MAX_TENSORS:
@@ -76,11 +80,18 @@ class AllocationLimit(TorchDispatchMode):
             )
 
 
+def model_limit(weights: Mapping[str, Tensor] | None) -> int:
+    """Bytes that a model may take: twice its weights, or a fixed number where they are random."""
+    if weights is None:
+        return MAX_RANDOM
+    return 8 * sum(tensor.numel() for tensor in weights.values()) + _MODEL_OVERHEAD
+
+
 def check_side(side: int, name: str) -> int:
-    """Refuses pictures that no image encoder takes.
+    """Checks the side of an image encoder's input.
 
     Raises:
-        ModelError: The side is not between 1 and `MAX_SIDE` pixels.
+        ModelError: It is not between 1 and `MAX_SIDE` pixels.
     """
     if not 1 <= side <= MAX_SIDE:
         raise ModelError(
@@ -94,15 +105,15 @@ _FOREIGN_ARGUMENTS = re.compile(
     r"(pretrained|checkpoint|features?_|cache_|model_cfg|kwargs_filter|pruned|device|dtype"
     r"|scriptable|exportable|no_jit)"
 )
-"""How arguments of ``timm.create_model`` begin that name files or addresses to load, pickled ones
-too, or that make something else of the model than an encoder."""
+"""Prefixes of arguments of ``timm.create_model`` that load files or addresses, pickled ones too, or
+that make the model something else than an encoder."""
 
 
 def check_arguments(kwargs: Fields) -> None:
-    """Lets arguments of timm through that are sizes and choices.
+    """Checks that arguments of timm are sizes and choices only.
 
     Raises:
-        ModelError: Others are among them.
+        ModelError: They are not.
     """
     for name, value in sorted(kwargs.items()):
         values = value if isinstance(value, list) else [value]
@@ -111,8 +122,8 @@ def check_arguments(kwargs: Fields) -> None:
                 f"[image] kwargs may not hold {name}.",
                 "Weights come from [image] weights alone, which takes safetensors.",
             )
-        if any(isinstance(item, int | float) and not abs(item) <= _MAX_NUMBER for item in values):
+        if any(isinstance(item, int | float) and not abs(item) <= _MAX_ARGUMENT for item in values):
             raise ModelError(
-                f"[image] kwargs: {name} is {str(value)[:80]}, more than {_MAX_NUMBER}.",
-                "Give the sizes of a model that there is.",
+                f"[image] kwargs: {name} is {str(value)[:80]}, more than {_MAX_ARGUMENT}.",
+                "Give the sizes of an existing model.",
             )

@@ -1,4 +1,4 @@
-"""timm models."""
+"""Image models of timm."""
 
 from __future__ import annotations
 
@@ -14,53 +14,47 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.native.device import is_device_error
 from mmsa_cache.store.fingerprint import Fields
 
 from .compat import prepare_torchvision
 from .layers import check_layer, select_layer
-from .limits import MAX_RANDOM, MAX_TENSOR, AllocationLimit
+from .limits import MAX_TENSOR, AllocationLimit, model_limit
+from .model_errors import raise_model_errors
 from .protocol import ImageOutput
 
 _FEW_CONVOLUTIONS = 8
 
 
 class TimmTower:
-    """A timm model; its own pooled vector is the class token, where it has one.
+    """A timm model. Its own pooled vector is the class token, where it has one.
 
     Args:
         name: timm name.
         kwargs: Further arguments of ``timm.create_model``.
         file: safetensors weights, or None for random ones.
-        side: Of its square input in pixels.
+        side: Side of its square input in pixels.
         random_seed: Seed of random weights.
 
     Raises:
-        ModelError: timm cannot build it, it takes too much memory, or the weights are not its own.
+        ModelError: timm cannot build the model, it is too large, or the weights belong to another.
     """
 
     def __init__(
         self, name: str, kwargs: Fields, file: Path | None, side: int, random_seed: int | None
     ) -> None:
-        try:
-            model = _build(name, {"num_classes": 0, **kwargs}, file, side, random_seed or 0)
-        except ModelError:
-            raise
-        except Exception as error:  # timm raises many kinds for wrong kwargs or weights
-            if is_device_error(error):
-                raise
-            raise ModelError(
-                f"The image model {name} cannot be built: {error}",
-                "Check [image] kwargs and that the weights belong to this model.",
-            ) from error
+        with raise_model_errors(
+            f"The image model {name} cannot be built",
+            "Check [image] kwargs and that the weights belong to this model.",
+        ):
+            model = _build_model(name, {"num_classes": 0, **kwargs}, file, side, random_seed or 0)
         self._model = model.eval().requires_grad_(False)
         self._name = name
         self._prefix = int(getattr(model, "num_prefix_tokens", 0))
         self._has_cls = self._prefix > 0 and getattr(model, "cls_token", None) is not None
         self._format = getattr(model, "output_fmt", None)
         # Convolutional networks run up to twice as fast in this layout (`mobilenetv2_100`: 1.9×,
-        # `resnet50`: 1.5× on one CPU core); transformers have a handful of convolutions at most.
-        convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in model.modules())
+        # `resnet50`: 1.5× on one CPU core). Transformers have a handful of convolutions at most.
+        convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules())
         if convolutions > _FEW_CONVOLUTIONS:
             model.to(memory_format=torch.channels_last)
 
@@ -77,9 +71,9 @@ class TimmTower:
             sequence = to_patches(features, dim, self._format)
             prefix, patches = sequence[:, : self._prefix], sequence[:, self._prefix :]
         else:
-            chosen = _pick(states, layer, self._name)
-            grid, patches = (chosen.shape[2], chosen.shape[3]), chosen.flatten(2).transpose(1, 2)
-            prefix = _pick(prefixes, layer, self._name) if self._prefix else patches[:, :0]
+            state = _select(states, layer, self._name)
+            grid, patches = (state.shape[2], state.shape[3]), state.flatten(2).transpose(1, 2)
+            prefix = _select(prefixes, layer, self._name) if self._prefix else patches[:, :0]
         if grid is None:
             side = math.isqrt(patches.shape[1])
             grid = (side, side) if side * side == patches.shape[1] else None
@@ -90,11 +84,11 @@ class TimmTower:
     def _intermediates(
         self, pixels: Tensor, layer: str | int, inner: Sequence[int]
     ) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
-        """What ``forward_features`` gives, and the layers that are needed, before the last norm.
+        """Runs the model and returns inner layers too, as they are before the last norm.
 
         Returns:
-            The features; patches, (batch, dim, rows, columns), by layer; prefix tokens by layer,
-            none where the model has none.
+            The output of ``forward_features``; patches by layer, (batch, dim, rows, columns) each;
+            prefix tokens by layer, empty where the model has none.
         """
         if not hasattr(self._model, "forward_intermediates"):
             raise ModelError(
@@ -122,27 +116,25 @@ class TimmTower:
         return self._model.to(device)
 
 
-def _build(name: str, arguments: Fields, file: Path | None, side: int, seed: int) -> Any:
+def _build_model(name: str, arguments: Fields, file: Path | None, side: int, seed: int) -> Any:
     """Builds a timm model.
 
     Raises:
-        ModelError: It takes too much memory, or pictures of another size.
-        Exception: timm cannot build it, or the weights are not its own.
+        ModelError: The model is too large, or takes pictures of another size.
+        Exception: timm cannot build it, or the weights belong to another model.
     """
     prepare_torchvision()
     import timm
 
-    state = {} if file is None else load_file(file)
-    paid = 8 * sum(tensor.numel() for tensor in state.values()) + (64 << 20)
-    limit = MAX_RANDOM if file is None else paid
-    own = _weight_names(name, json.dumps(arguments), limit, side)
-    if file is None:
+    weights = None if file is None else load_file(file)
+    own_names = _weight_names(name, json.dumps(arguments), model_limit(weights), side)
+    if weights is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return timm.create_model(name, **arguments)
-    if state.keys() >= set(own):  # a classifier is not needed, and timm takes no more than it has
-        state = {key: state[key] for key in own}
-    overlay = {"state_dict": state, "num_classes": arguments["num_classes"], "source": ""}
+    if weights.keys() >= set(own_names):  # timm refuses those of a classifier that is not built
+        weights = {key: weights[key] for key in own_names}
+    overlay = {"state_dict": weights, "num_classes": arguments["num_classes"], "source": ""}
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     del model.pretrained_cfg["state_dict"]
     return model
@@ -150,41 +142,45 @@ def _build(name: str, arguments: Fields, file: Path | None, side: int, seed: int
 
 @cache
 def _weight_names(name: str, arguments: str, limit: int, side: int) -> tuple[str, ...]:
-    """Names of a model's weights. It is built without memory and shown a picture, once a process:
-    that takes ten times as long as a small model itself.
+    """Names of a model's weights.
+
+    The model is built without allocating memory and run on one picture. That takes ten times as
+    long as building a small model, hence once a process.
 
     Args:
-        arguments: JSON.
-        limit: Bytes that it may take.
+        name: timm name.
+        arguments: Arguments of ``timm.create_model`` as JSON.
+        limit: Bytes that the model may take.
+        side: Side of the picture in pixels.
 
     Raises:
-        ModelError: It takes more, or pictures of another size.
+        ModelError: The model is too large, or takes pictures of another size.
         Exception: timm cannot build it.
     """
     import timm
 
     with AllocationLimit(name, limit, limit), torch.device("meta"):
-        shape = timm.create_model(name, **json.loads(arguments)).eval()
+        model = timm.create_model(name, **json.loads(arguments)).eval()
     try:
         with AllocationLimit(name, MAX_TENSOR), torch.inference_mode():
-            shape.forward_features(torch.zeros(1, 3, side, side, device="meta"))
+            model.forward_features(torch.zeros(1, 3, side, side, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{name} does not take pictures of {side}×{side}: {error}",
             "Set size in [image] (and img_size in kwargs) to what the model takes.",
         ) from error
-    return tuple(shape.state_dict())
+    return tuple(model.state_dict())
 
 
-def _pick(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:
-    """One layer, or the mean of the last K of all."""
+def _select(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:
+    """One layer, or the mean of the last K."""
     if isinstance(layer, int):
         return states[layer]
     return select_layer(list(states.values()), layer, name)
 
 
-def _layout(shape: tuple[int, ...], dim: int, layout: str | None) -> str:
-    """``NLC``, ``NHWC`` or ``NCHW``.
+def _resolve_layout(shape: tuple[int, ...], dim: int, layout: str | None) -> str:
+    """The layout of a feature map: ``NLC``, ``NHWC`` or ``NCHW``.
 
     Raises:
         ModelError: The shape is none of these.
@@ -192,32 +188,32 @@ def _layout(shape: tuple[int, ...], dim: int, layout: str | None) -> str:
     if len(shape) == 3 and shape[-1] == dim:
         return "NLC"
     if len(shape) == 4:
-        named = str(layout) if str(layout) in ("NHWC", "NCHW") else None
-        found = named or ("NCHW" if shape[1] == dim else "NHWC")
-        if shape[1 if found == "NCHW" else 3] == dim:
-            return found
+        if layout not in ("NHWC", "NCHW"):
+            layout = "NCHW" if shape[1] == dim else "NHWC"
+        if shape[1 if layout == "NCHW" else 3] == dim:
+            return layout
     raise ModelError(f"Cannot read a feature map of shape {shape} for {dim} features.")
 
 
 def _grid(features: Tensor, dim: int, layout: str | None) -> tuple[int, int] | None:
     """(rows, columns) of a feature map; None for a sequence."""
     shape = tuple(features.shape)
-    found = _layout(shape, dim, layout)
-    return None if found == "NLC" else (shape[2:] if found == "NCHW" else shape[1:3])  # type: ignore[return-value]
+    layout = _resolve_layout(shape, dim, layout)
+    return None if layout == "NLC" else (shape[2:] if layout == "NCHW" else shape[1:3])  # type: ignore[return-value]
 
 
 def to_patches(features: Tensor, dim: int, layout: str | None) -> Tensor:
-    """Brings a feature map of any layout to (batch, patches, dim).
+    """Reshapes a feature map of any layout to (batch, patches, dim).
 
     Args:
         features: (batch, patches, dim), (batch, height, width, dim) or (batch, dim, height, width).
         dim: The model's number of features.
-        layout: timm's ``output_fmt`` (``NHWC``, ``NCHW``, ``NLC``), or None: found from the shape.
+        layout: timm's ``output_fmt`` (``NHWC``, ``NCHW``, ``NLC``), or None to guess it.
 
     Raises:
         ModelError: The shape is none of these.
     """
-    found = _layout(tuple(features.shape), dim, layout)
-    if found == "NCHW":
+    layout = _resolve_layout(tuple(features.shape), dim, layout)
+    if layout == "NCHW":
         return features.flatten(2).transpose(1, 2)
-    return features.flatten(1, 2) if found == "NHWC" else features
+    return features.flatten(1, 2) if layout == "NHWC" else features

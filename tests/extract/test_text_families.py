@@ -11,7 +11,8 @@ import torch
 from extract.encoders.folder import CAUSAL_TYPES, JOINT_TYPES, is_causal
 from extract.encoders.joint import read_text_side
 from extract.encoders.options import Options
-from extract.encoders.text import PlainTower, resolve_text
+from extract.encoders.text import resolve_text
+from extract.encoders.text_tower import PlainTower
 from tests.support.text_models import FAMILIES, POSITIONS, gpt2, joint_model, tower
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import pytest
 
 from extract.encoders.compat import prepare_torchvision
 from extract.encoders.folder import TEXT_TYPES
-from extract.encoders.text import PlainTower
+from extract.encoders.text_tower import PlainTower
 from extract.encoders.transformer import load_model
 
 POSITIONS = 24
