@@ -48,7 +48,7 @@ def cells(study: StudyConfig, axes: Sequence[str]) -> list[Cell]:
             for values in found
             for value in (
                 study.space[key].candidates()
-                if study.matters(key, study.fixed | values)
+                if study.is_active(key, study.fixed | values)
                 else [NOT_ASKED]
             )
         ]

@@ -82,7 +82,7 @@ def fit(
 
     Args:
         name: One of `TITLES`.
-        setting: Names the vectors to read, see `fuse.search.study.StudyConfig.vectors`.
+        setting: Names the vectors to read, see `fuse.search.study.StudyConfig.baseline_setting`.
         bank: Features of all rows.
         splits: The folds; all have the same outer rows.
         groups: Duplicate groups, (samples,).

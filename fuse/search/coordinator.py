@@ -62,7 +62,7 @@ class Coordinator:
         self._prepared: TrainingRequest | None = None
         self._finished_here = 0
         self._deaths: Counter[str] = Counter()
-        self._queued = study.queued()
+        self._queued = study.queued_settings()
         self._splits = range(study.protocol.folds * study.protocol.seeds)
         self.progress = SearchProgress(
             target, len(self._splits), baselines=list(ledger.record().baselines)
@@ -117,8 +117,8 @@ class Coordinator:
                     f"no {title} beside the choice: there are more than {MOST_ROWS[name]} rows"
                 )
             elif name in missing:
-                vectors = self._study.vectors()
-                requests.append(TrainingRequest(-1, vectors, (folds,), baseline=name))
+                setting = self._study.baseline_setting()
+                requests.append(TrainingRequest(-1, setting, (folds,), baseline=name))
         return requests
 
     def _finish_baseline(self, request: TrainingRequest, message: Message) -> None:

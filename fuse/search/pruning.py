@@ -1,16 +1,16 @@
-"""Pruning: a trial is compared, at comparable steps, with every finished one.
+"""Pruning: compares a trial with every finished trial at comparable steps.
 
 A trial trains on the inner folds one after another, or on several side by side (on a GPU, where
-three folds take little longer than one). A step is a quarter of the epochs of one fold (trials with
-other numbers of epochs, or stopped early, meet at the same steps); with n folds side by side every
-quarter is n steps. The value is the mean of the finished folds and of the current ones. Running
-trials play no part. A pruned trial keeps the value at which it stopped, so that the surviving
-trials do not raise the bar for each other.
+three folds take little longer than one). A step is a quarter of the epochs of one fold, so that
+trials with different numbers of epochs, or that stop early, can be compared. With n folds side by
+side a quarter is n steps. The value at a step is the mean over the finished and the current folds.
+Running trials are not compared. A pruned trial keeps the value at which it stopped, so that the
+surviving trials do not raise the bar for each other.
 
-Folds side by side are cut where a rule judges the end of a fold: where it waits for the end of the
-first one and keeps a third there, two thirds of the trials need no other, and the choice is that of
-folds one after another. A rule that judges within the first fold sees the mean of all folds there
-instead, which says more and comes as soon.
+Folds side by side are cut where a rule judges the end of a fold. If it judges the end of the first
+fold and keeps a third, two thirds of the trials need no other fold, and the same trials are pruned
+as with one fold after another. A rule that judges within the first fold sees the mean of all folds
+instead, which is more reliable and as early.
 """
 
 from __future__ import annotations
@@ -28,60 +28,60 @@ QUARTERS = 4
 
 
 class PruningRule(Table):
-    """The rule of a study."""
+    """When a study prunes a trial."""
 
     kind: Literal["percentile", "halving", "none"] = "percentile"
-    """``percentile``: a share is kept at every step; ``halving``: at steps that grow by a factor,
-    among the trials that came so far; ``none``."""
+    """``percentile``: keeps a share at every step. ``halving``: keeps a share at steps that grow by
+    a factor, among the trials that reached them. ``none``: prunes nothing."""
     keep: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the finished trials that a trial must not fall below (0.5: the median); of
-    ``halving`` 1 / factor."""
+    """Share of the finished trials that is kept (0.5: those above the median); of ``halving`` it is
+    1 / factor."""
     startup: int = Field(default=10, ge=1, strict=True)
     """Finished trials before the first is pruned."""
     warmup: int = Field(default=3, ge=0, strict=True)
-    """Quarters of the first fold, and of those beside it, that are not judged. Under a one-cycle
-    schedule the scores within a fold said little of the final one (correlation below 0.4 over 16
-    trials of ``pooled``, 0.7 at the fold's end), hence the default."""
+    """Quarters of the first fold (or of the first folds side by side) that are not judged. Default:
+    under a one-cycle schedule scores within a fold said little of the final one (correlation below
+    0.4 over 16 trials of ``pooled``, 0.7 at the fold's end)."""
 
     def prunes(
         self,
         step: int,
         value: float,
         finished: Sequence[Mapping[int, float]],
-        done: int = 0,
-        together: int = 1,
+        folds_done: int = 0,
+        parallel: int = 1,
     ) -> bool:
         """Whether to prune a trial with this value at this step.
 
         Args:
-            step: Quarters of folds done, from 1.
+            step: Finished quarters of folds, from 1.
             value: Higher is better.
-            finished: The values of every finished trial, by step.
-            done: Folds that were finished before those at work.
-            together: Folds that are at work side by side.
+            finished: Values of every finished trial by step.
+            folds_done: Folds that ended before the current ones.
+            parallel: Folds that run side by side.
         """
-        warmup = self.warmup * (1 if done or self.warmup >= QUARTERS else together)
+        warmup = self.warmup * (1 if folds_done or self.warmup >= QUARTERS else parallel)
         if self.kind == "none" or step <= warmup:
             return False
-        if not any(self._judges(step - before) for before in range(together)):
+        if not any(self._judges(step - before) for before in range(parallel)):
             return False
         if self.kind == "halving":
             others = [steps[step] for steps in finished if step in steps]
         else:
-            others = [last for steps in finished if (last := _at(steps, step)) is not None]
+            others = [last for steps in finished if (last := _value_at(steps, step)) is not None]
         if len(others) < self.startup:
             return False
         return value < float(np.quantile(others, 1 - self.keep))
 
-    def cuts(self, units: int) -> list[int]:
-        """Numbers of trainings after which those side by side end, for the trial to be judged.
+    def cuts(self, trainings: int) -> list[int]:
+        """Where to cut the trainings side by side, so that the trial is judged in between.
 
         Args:
-            units: Trainings of a trial.
+            trainings: Number of trainings of a trial.
         """
         if self.kind == "none" or self.warmup < QUARTERS - 1:
             return []
-        ends = range(self.warmup // QUARTERS + 1, units)
+        ends = range(self.warmup // QUARTERS + 1, trainings)
         if self.kind == "percentile":
             return [*ends[:1]]
         return [end for end in ends if self._judges(QUARTERS * end)]
@@ -94,22 +94,22 @@ class PruningRule(Table):
         return step == round(first * factor**power)
 
 
-def _at(steps: Mapping[int, float], step: int) -> float | None:
+def _value_at(steps: Mapping[int, float], step: int) -> float | None:
     """The value at a step, or the last one before it."""
-    known = [number for number in steps if number <= step]
-    return steps[max(known)] if known else None
+    reached = [number for number in steps if number <= step]
+    return steps[max(reached)] if reached else None
 
 
-def step_of(done: int, epoch: int, epochs: int, together: int = 1) -> int | None:
+def step_of(folds_done: int, epoch: int, epochs: int, parallel: int = 1) -> int | None:
     """The step that an epoch ends, if it ends one.
 
     Args:
-        done: Trainings of the trial that are done.
-        epoch: Epochs of the present ones that are done, from 1.
-        epochs: Epochs that they have at most.
-        together: Present trainings.
+        folds_done: Folds that ended before the current ones.
+        epoch: Finished epochs of the current folds, from 1.
+        epochs: Epochs of a fold at most.
+        parallel: Folds that run side by side.
     """
     quarter = QUARTERS * epoch // epochs
     if quarter == QUARTERS * (epoch - 1) // epochs or quarter == QUARTERS:
-        return None  # the last quarter is the fold's end, when its kept score is known
-    return done * QUARTERS + together * quarter
+        return None  # the last quarter ends with the fold, when its final score is known
+    return folds_done * QUARTERS + parallel * quarter

@@ -1,8 +1,8 @@
-"""Draws the next trial from the study's seed and its trials alone.
+"""Draws the next trial from the study's seed and its earlier trials.
 
-Every trial gets a new sampler, seeded by the study's seed and the trial's number, that sees the
-trials so far. So a resumed study draws what an unbroken one would, and never repeats its random
-phase.
+Each trial gets a new sampler that is seeded by the study's seed and the trial's number and sees all
+earlier trials. A resumed study therefore draws what an uninterrupted one would, and does not repeat
+its random phase.
 """
 
 from __future__ import annotations
@@ -22,91 +22,94 @@ from fuse.setting import Setting
 
 from .study import StudyConfig
 
-# Spaces of lists are finite: a repeated trial teaches nothing, so it is drawn again, in the end at
-# random.
+# Spaces of lists are finite. A trial that repeats another one is drawn again, in the end at random.
 _REDRAWS = 30
 _REDRAWS_BY_SAMPLER = 10
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnSetting:
-    """A point of the space."""
+    """A setting to try, and its parameters as Optuna stores them."""
 
     setting: Setting
     params: dict[str, Value]
     distributions: dict[str, BaseDistribution]
 
 
-def draw(study: StudyConfig, record: Sequence[FrozenTrial]) -> DrawnSetting:
-    """The first of the queue that was not tried, else a drawn one.
+def draw(study: StudyConfig, trials: Sequence[FrozenTrial]) -> DrawnSetting:
+    """Takes the first setting of the queue that was not tried; if all were, draws one.
 
-    When one is drawn, running trials count as poor ones (constant liar).
+    Running trials count as poor ones (constant liar).
 
     Args:
         study: The space and the seed.
-        record: All trials of the study so far, by number.
+        trials: All trials of the study so far, by number.
     """
-    waiting = _next_of_queue(study, record)
-    if waiting is not None:
-        return waiting
-    seen = [_bare(trial) for trial in record if trial.state is not TrialState.WAITING]
-    tried = [trial.params for trial in record]
+    queued = _next_queued(study, trials)
+    if queued is not None:
+        return queued
+    earlier = [_for_sampler(trial) for trial in trials if trial.state is not TrialState.WAITING]
+    tried = [trial.params for trial in trials]
     for attempt in range(_REDRAWS):
         at_random = study.sampler.kind == "random" or attempt >= _REDRAWS_BY_SAMPLER
-        drawn = _ask(study, seen, _derived(study.protocol.seed, len(record), attempt), at_random)
+        seed = _derive_seed(study.protocol.seed, len(trials), attempt)
+        drawn = _sample(study, earlier, seed, at_random)
         if drawn.params not in tried:
             break
     return drawn
 
 
-def _next_of_queue(study: StudyConfig, record: Sequence[FrozenTrial]) -> DrawnSetting | None:
-    """The sampler learns from what the space has of its values."""
-    tried = [trial.user_attrs.get("setting") for trial in record]
-    for setting in study.queued():
+def _next_queued(study: StudyConfig, trials: Sequence[FrozenTrial]) -> DrawnSetting | None:
+    """The first untried setting of the queue. The sampler learns from its values that are in the
+    space."""
+    tried = [trial.user_attrs.get("setting") for trial in trials]
+    for setting in study.queued_settings():
         values = asdict(setting)
         if values in tried:
             continue
         params: dict[str, Value] = {}
         distributions: dict[str, BaseDistribution] = {}
         for key in study.order():
-            choice = study.space[key].distribution(key)
-            if study.matters(key, values) and _has(choice, values[key]):
-                params[key], distributions[key] = values[key], choice
+            distribution = study.space[key].distribution(key)
+            if study.is_active(key, values) and _contains(distribution, values[key]):
+                params[key], distributions[key] = values[key], distribution
         return DrawnSetting(setting, params, distributions)
     return None
 
 
-def _has(choice: BaseDistribution, value: Value) -> bool:
+def _contains(distribution: BaseDistribution, value: Value) -> bool:
     try:
-        optuna.trial.create_trial(value=0.0, params={"": value}, distributions={"": choice})
+        optuna.trial.create_trial(value=0.0, params={"": value}, distributions={"": distribution})
     except ValueError:
         return False
     return True
 
 
-def _ask(study: StudyConfig, seen: list[FrozenTrial], seed: int, at_random: bool) -> DrawnSetting:
+def _sample(
+    study: StudyConfig, trials: list[FrozenTrial], seed: int, at_random: bool
+) -> DrawnSetting:
     sampler: optuna.samplers.BaseSampler = (
         optuna.samplers.RandomSampler(seed=seed)
         if at_random
         else optuna.samplers.TPESampler(seed=seed, n_startup_trials=study.sampler.startup)
     )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    shadow = optuna.create_study(direction="maximize", sampler=sampler)
+    optuna_study = optuna.create_study(direction="maximize", sampler=sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        shadow.add_trials(seen)
-        trial = shadow.ask()
+        optuna_study.add_trials(trials)
+        trial = optuna_study.ask()
         return DrawnSetting(study.suggest(trial), trial.params, trial.distributions)
 
 
-def _bare(trial: FrozenTrial) -> FrozenTrial:
+def _for_sampler(trial: FrozenTrial) -> FrozenTrial:
     """The part of a trial that a sampler reads.
 
-    A failed trial looks like one pruned before its first step, the poorest there is: samplers
-    ignore failed ones, and would draw settings that diverge again and again.
+    A failed trial becomes one that was pruned before its first step, which is the poorest. Samplers
+    ignore failed trials and would draw settings that diverge again and again.
     """
     last = trial.last_step
-    return _Bare(
+    return _SharedTrial(
         number=trial.number,
         state=TrialState.PRUNED if trial.state is TrialState.FAIL else trial.state,
         value=trial.value if trial.state is TrialState.COMPLETE else None,
@@ -121,15 +124,15 @@ def _bare(trial: FrozenTrial) -> FrozenTrial:
     )
 
 
-class _Bare(FrozenTrial):
-    """A trial that nobody changes: the copy that a study keeps shares what it holds, since copying
-    all trials whole would take most of a draw's time."""
+class _SharedTrial(FrozenTrial):
+    """A trial that is never changed. Its copies are shallow, since deep copies of all trials would
+    take most of the time of drawing."""
 
-    def __deepcopy__(self, memo: object) -> _Bare:
+    def __deepcopy__(self, memo: object) -> _SharedTrial:
         return copy.copy(self)
 
 
-def _derived(seed: int, *parts: int) -> int:
-    """A 32-bit seed for one purpose."""
+def _derive_seed(seed: int, *parts: int) -> int:
+    """Derives a 32-bit seed."""
     text = ":".join(map(str, (seed, *parts)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -36,8 +36,8 @@ Conditions = dict[
 ]
 """Values that other parameters must have."""
 
-# A parameter that matters only for some values of others is drawn only then. A study's own `when`
-# takes the place of the line here.
+# Conditions under which a parameter has an effect; it is drawn only then. A study's own `when`
+# replaces the line here.
 BUILT_IN: dict[str, Conditions] = {
     "text_encoder": {"modality": ["both", "text"]},
     "image_encoder": {"modality": ["both", "image"]},
@@ -88,7 +88,7 @@ class ListChoice(Table):
         return CategoricalDistribution(self.values)
 
     def resolved(self, key: str, known: Known) -> ListChoice:
-        """The choice for a store, see `StudyConfig.resolved`."""
+        """Resolves the choice for a store, see `StudyConfig.resolved`."""
         values = dict.fromkeys(resolve_value(key, value, known) for value in self.values)
         return self.model_copy(update={"values": [*values]})
 
@@ -107,14 +107,14 @@ class RangeChoice(Table):
         return [self.low, self.high]
 
     def distribution(self, key: str) -> BaseDistribution:
-        """What Optuna draws from: whole numbers for a field of whole numbers."""
+        """What Optuna draws from: integers for an integer field."""
         if isinstance(DEFAULTS[key], int):
             step = 1 if self.step is None else int(self.step)
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def resolved(self, key: str, known: Known) -> RangeChoice:
-        """The same: no range is of pools."""
+        """Returns itself: pools have no ranges."""
         return self
 
 
@@ -125,14 +125,15 @@ Choice = Annotated[
 """A parameter's entry in a space: a list, ``{values, when}`` or ``{low, high, log, step, when}``"""
 
 
-def _drawn(trial: optuna.Trial, key: str, choice: BaseDistribution) -> Value:
-    if isinstance(choice, CategoricalDistribution):
-        value: Value = trial.suggest_categorical(key, choice.choices)
+def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Value:
+    if isinstance(distribution, CategoricalDistribution):
+        value: Value = trial.suggest_categorical(key, distribution.choices)
         return value
-    if isinstance(choice, IntDistribution):
-        return trial.suggest_int(key, choice.low, choice.high, step=choice.step, log=choice.log)
-    assert isinstance(choice, FloatDistribution)
-    return trial.suggest_float(key, choice.low, choice.high, step=choice.step, log=choice.log)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, log = distribution.low, distribution.high, distribution.log
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(key, int(low), int(high), step=distribution.step, log=log)
+    return trial.suggest_float(key, low, high, step=distribution.step, log=log)
 
 
 class Sampler(Table):
@@ -144,27 +145,27 @@ class Sampler(Table):
 
 
 class StudyConfig(Table):
-    """A search as its file describes it."""
+    """A study as its file describes it."""
 
     name: str
     protocol: Protocol = Protocol(folds=3)
-    """Its folds score a trial, its outer rows judge the choice."""
+    """Its folds score trials, its outer rows judge the selected one."""
     metric: Metric = "macro_f1"
     sampler: Sampler = Sampler()
     pruner: PruningRule = PruningRule()
     fixed: dict[str, Value] = Field(default_factory=dict)
-    """Of a parameter that the space has too: its value where the space's conditions do not hold."""
+    """Values by parameter. One that is in the space too is used if its conditions do not hold."""
     space: dict[str, Choice] = Field(default_factory=dict)
     queue: list[dict[str, Value]] = Field(default_factory=list)
-    """Settings that are tried first, in this order, and never pruned: what they do not name is
-    fixed, or a default."""
+    """Values of settings that are tried first, in this order, and never pruned. Other values are
+    fixed ones or defaults."""
 
     def conditions(self, key: str) -> Conditions:
         """Values that other parameters must have for this one to be drawn."""
         return self.space[key].when or BUILT_IN.get(key, {})
 
     def order(self) -> list[str]:
-        """Parameters with those that others depend on first, else by name.
+        """Parameters of the space by name, but after those on which they depend.
 
         Raises:
             graphlib.CycleError: Conditions depend on each other.
@@ -178,48 +179,48 @@ class StudyConfig(Table):
         """Draws one setting."""
         values = dict(self.fixed)
         for key in self.order():
-            if self.matters(key, values):
-                values[key] = _drawn(trial, key, self.space[key].distribution(key))
+            if self.is_active(key, values):
+                values[key] = _suggest(trial, key, self.space[key].distribution(key))
         return self.complete(values)
 
-    def matters(self, key: str, values: Values) -> bool:
+    def is_active(self, key: str, values: Values) -> bool:
         """Whether a parameter's conditions hold for these values of others."""
         return all(
-            values.get(other, DEFAULTS.get(other)) in wanted
-            for other, wanted in self.conditions(key).items()
+            values.get(other, DEFAULTS.get(other)) in allowed
+            for other, allowed in self.conditions(key).items()
         )
 
     def complete(self, values: Values) -> Setting:
-        """The setting of some values, see `fuse.setting.complete`."""
+        """Completes values to a setting, see `fuse.setting.complete`."""
         return complete({**values, "metric": self.metric})
 
-    def of_part(self, outer: str) -> StudyConfig:
+    def with_outer(self, outer: str) -> StudyConfig:
         """The same study with other outer rows, under a name of its own.
 
         Args:
-            outer: As ``val``, or a part of a cross-validation, ``stratified-5/2``.
+            outer: E.g. ``val``, or a part of a cross-validation, ``stratified-5/2``.
         """
         kind, _, part = outer.partition("/")
         protocol = self.protocol.model_copy(update={"outer": outer})
         name = f"{self.name}@{part}-of-{kind}" if part else f"{self.name}@{kind}"
         return self.model_copy(update={"name": name, "protocol": protocol})
 
-    def queued(self) -> list[Setting]:
+    def queued_settings(self) -> list[Setting]:
         """The settings of the queue."""
         return [self.complete({**self.fixed, **values}) for values in self.queue]
 
     def candidates(self, key: str) -> list[Value]:
-        """Values that its settings have for a field; of a range its ends."""
-        found = self.space[key].candidates() if key in self.space else []
-        if key in self.fixed or not found:
-            found = [*found, self.fixed.get(key, DEFAULTS[key])]
-        return [*found, *(entry[key] for entry in self.queue if key in entry)]
+        """Values that a field can have; the ends of a range."""
+        values = self.space[key].candidates() if key in self.space else []
+        if key in self.fixed or not values:
+            values = [*values, self.fixed.get(key, DEFAULTS[key])]
+        return [*values, *(entry[key] for entry in self.queue if key in entry)]
 
-    def vectors(self) -> Setting:
-        """A setting that reads every pooled vector that one of its settings may read.
+    def baseline_setting(self) -> Setting:
+        """A setting that reads every pooled vector that a setting of the study may read.
 
-        Those of `NGRAMS` are left out: thousands of columns, which would drown the others in a
-        model that weighs all columns alike.
+        N-grams are left out: in a model that weighs all columns equally their thousands of columns
+        would outweigh the others.
         """
         values: dict[str, Value] = {"level": "pooled"}
         for modality in MODALITIES:
@@ -235,7 +236,7 @@ class StudyConfig(Table):
         return self.complete(values | ({"modality": modalities[0]} if len(modalities) == 1 else {}))
 
     def encoder_pairs(self) -> list[EncoderPair]:
-        """All text encoders with all image encoders that a setting may read."""
+        """All pairs of a text and an image encoder that a setting may read."""
         texts, images = (
             {
                 encoders_of(str(own), str(pools)): None
@@ -247,7 +248,7 @@ class StudyConfig(Table):
         return [*product(texts, images)]
 
     def resolved(self, known: Known) -> StudyConfig:
-        """The study for a store, see `fuse.setting.Setting.resolved`.
+        """Resolves the study's pools for a store, see `fuse.setting.Setting.resolved`.
 
         Raises:
             SettingsError: No pool of a value is left.

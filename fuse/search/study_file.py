@@ -125,7 +125,7 @@ def read_study(path: Path, seed: int = 47) -> StudyConfig:
     )
     try:
         study.order()
-        study.queued()
+        study.queued_settings()
     except CycleError as error:
         ring = " → ".join(error.args[1])
         problem = f"space: the conditions of {ring} depend on each other"

@@ -112,7 +112,7 @@ def _time_epochs(
         Seconds of all trainings side by side, and what was timed.
     """
     first = {key: choice.candidates()[0] for key, choice in study.space.items()}
-    setting = next(iter(study.queued()), study.complete(first | study.fixed))
+    setting = next(iter(study.queued_settings()), study.complete(first | study.fixed))
     ends = [time.monotonic()]
 
     def on_epoch(record: EpochRecord) -> None:

@@ -52,7 +52,7 @@ class SearchRequest:
     track: Sequence[str] = ()
     """Trackers besides JSON lines, see `trackers.TRACKERS`."""
     outer: str | None = None
-    """Rows that judge the choice, see `StudyConfig.of_part`; default: those of the file."""
+    """Rows that judge the choice, see `StudyConfig.with_outer`; default: those of the file."""
     dashboard: bool = False
     """Whether Optuna's dashboard shows the study while it runs."""
 

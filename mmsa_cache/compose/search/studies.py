@@ -37,7 +37,7 @@ def load_study(session: Session, name: str, outer: str | None = None) -> StudyCo
     Args:
         session: The command's.
         name: Name of the file.
-        outer: Rows that judge its choice, see `StudyConfig.of_part`; default: those of the file.
+        outer: Rows that judge its choice, see `StudyConfig.with_outer`; default: those of the file.
 
     Raises:
         SettingsError: There is no such study, or its file is wrong.
@@ -45,5 +45,5 @@ def load_study(session: Session, name: str, outer: str | None = None) -> StudyCo
     """
     study = read_study_file(session, name)
     if outer not in (None, study.protocol.outer):
-        study = study.of_part(outer)
+        study = study.with_outer(outer)
     return study.model_copy(update={"protocol": resolve_protocol(session, study.protocol)})

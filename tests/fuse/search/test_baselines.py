@@ -201,6 +201,6 @@ def test_every_pool_of_the_space_is_read() -> None:
             "space": {"text_pool": ["mean", "mean@1+mean"], "text_encoder": ["default", "other"]},
         }
     )
-    found = study.vectors()
+    found = study.baseline_setting()
     assert found.text_pool == "mean+mean@1+other.mean+other.mean@1"
     assert (found.text_encoder, found.image_pool, found.level) == ("default", "cls", "pooled")

@@ -33,7 +33,7 @@ def test_the_queue_runs_first_in_its_order_and_is_never_pruned(tmp_path: Path) -
     run_here(tmp_path, 6, study)
     trials = trials_of(tmp_path / "s.db")
     tried = [restore(trial.user_attrs["setting"]) for trial in trials]
-    assert tried[:3] == study.queued()
+    assert tried[:3] == study.queued_settings()
     assert [trial.state.name for trial in trials[:3]] == ["COMPLETE"] * 3
     assert not {*tried[3:]} & {*tried[:3]}
     assert trials[0].params == QUEUE[0]
@@ -72,7 +72,7 @@ image_encoder = "third"
     study = read_study(path)
     assert study.grid_sides() == [2, 4, 7]
     assert ("default+other+ngrams", "third") in study.encoder_pairs()
-    assert study.vectors().text_pool == "mean+other.mean"  # columns of n-grams would drown them
+    assert study.baseline_setting().text_pool == "mean+other.mean"
     assert StudyConfig.model_validate_json(study.model_dump_json()) == study
     path.write_text('[[queue]]\ndropout = 2\n[[queue]]\nlearnig_rate = 0.1\nmetric = "accuracy"\n')
     with pytest.raises(SettingsError) as caught:
