@@ -1,6 +1,6 @@
-"""How fast stage one is, against its own models and against a textbook loop, in one run.
+"""Speed of stage one, against its models alone and against a textbook loop.
 
-Machines are shared and noisy, so the three ways take turns and the figures are medians over rounds:
+Machines are shared and noisy, so the three ways take turns and figures are medians over rounds:
 
 * end to end: `engine.extract`, files to sealed shards;
 * model only: the same batches, already prepared and in memory, through the same streams;
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,68 +56,66 @@ def bench(
         samples: The pairs.
         text: The text encoder.
         image: The image encoder.
-        readers: Of both modalities.
+        readers: By modality.
         device: Where the models run.
         batch_size: Rows a forward pass.
         shard_rows: Rows a shard.
-        rounds: Turns that each way takes.
+        rounds: Turns of each way.
 
     Returns:
-        Rates in pairs a second, their ratios (medians over rounds, and every round's), seconds
-        that threads spent reading, encoding and writing, bytes of the cache and of padded float32,
-        and the largest resident memory of the process until the first end-to-end turn was over.
+        Rates in pairs a second; their ratios (medians over rounds, and every round's); seconds
+        that threads spent reading, encoding and writing; bytes of the cache and of padded float32;
+        the largest resident memory of the process up to the end of the first end-to-end turn.
 
     Raises:
-        DataError: The pictures are not at hand.
+        DataError: The pictures are missing.
     """
-    read_sample_picture(samples[0])  # raises where only the store is at hand
-    workers = ThreadCounts.plan(device)
+    read_sample_picture(samples[0])  # raises if there is only the store
+    threads = ThreadCounts.plan(device)
     encoders: dict[str, TextEncoder | ImageEncoder] = {"text": text, "image": image}
     rows = {name: plan_rows(samples, {}, "none", name) for name in encoders}
     few = samples[: max(batch_size, len(samples) // 4)]
     run_textbook(few[:batch_size], text, image, device)  # first calls set kernels up
-    end_to_end, model_only, textbook = [], [], []
+    rates: dict[str, list[float]] = {"end_to_end": [], "model_only": [], "textbook": []}
     timings: list[Timings] = []
     peak = 0
     for turn in range(rounds):
-        whole = run_end_to_end(
+        extraction = run_end_to_end(
             rows, readers, encoders, device, shard_rows=shard_rows, batch_size=batch_size
         )
-        timings.append(whole.timings)
-        end_to_end.append(len(samples) / whole.seconds)
+        timings.append(extraction.timings)
+        rates["end_to_end"].append(len(samples) / extraction.seconds)
         if not turn:
             peak = peak_bytes()
         with reuse_blocks():  # as `engine.extract` does
             seconds = sum(
-                _model_only(rows[n], readers[n], encoder, device, workers, batch_size, shard_rows)
+                _model_only(rows[n], readers[n], encoder, device, threads, batch_size, shard_rows)
                 for n, encoder in encoders.items()
             )
-        model_only.append(len(samples) / seconds)
+        rates["model_only"].append(len(samples) / seconds)
         started = time.perf_counter()
         run_textbook(few, text, image, device)
-        textbook.append(len(few) / (time.perf_counter() - started))
-    padded = {name: e.size.padded_float32_bytes * len(rows[name]) for name, e in encoders.items()}
-    model_ratios = [a / b for a, b in zip(end_to_end, model_only, strict=True)]
-    textbook_ratios = [a / b for a, b in zip(end_to_end, textbook, strict=True)]
+        rates["textbook"].append(len(few) / (time.perf_counter() - started))
+    sizes = {name: e.size.padded_float32_bytes * len(rows[name]) for name, e in encoders.items()}
+    ratios = {
+        f"ratio_{way}": [a / b for a, b in zip(rates["end_to_end"], rates[way], strict=True)]
+        for way in ("model_only", "textbook")
+    }
     return {
-        "end_to_end_pairs_per_s": statistics.median(end_to_end),
-        "model_only_pairs_per_s": statistics.median(model_only),
-        "textbook_pairs_per_s": statistics.median(textbook),
-        "ratio_model_only": statistics.median(model_ratios),
-        "ratio_textbook": statistics.median(textbook_ratios),
-        "ratio_model_only_rounds": model_ratios,
-        "ratio_textbook_rounds": textbook_ratios,
+        **{f"{way}_pairs_per_s": statistics.median(values) for way, values in rates.items()},
+        **{name: statistics.median(values) for name, values in ratios.items()},
+        **{f"{name}_rounds": values for name, values in ratios.items()},
         "read_seconds": statistics.median(t.read for t in timings),
         "encode_seconds": statistics.median(t.encode for t in timings),
         "write_seconds": statistics.median(t.write for t in timings),
         "peak_rss_bytes": peak,
-        "cache_bytes": whole.sizes,
-        "padded_float32_bytes": padded,
+        "cache_bytes": extraction.sizes,
+        "padded_float32_bytes": sizes,
         "pairs": len(samples),
         "rounds": rounds,
         "batch_size": batch_size,
-        "readers": workers.readers,
-        "streams": workers.streams,
+        "readers": threads.readers,
+        "streams": threads.streams,
     }
 
 
@@ -139,14 +138,12 @@ def run_end_to_end(
     shard_rows: int,
     batch_size: int,
 ) -> EndToEnd:
-    """Extracts rows into a store that is removed; all is given by modality."""
-    with temporary_folder() as folder, contextlib.ExitStack() as claims:
-        jobs, writers = [], {}
-        for name, encoder in encoders.items():
-            identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
-            writer = writers[name] = FeatureWriter(folder, StoredEncoder.of(identity))
-            claims.enter_context(writer.claim(lambda: None))
-            jobs.append(EncodingJob(rows[name], writer, reader=readers[name], encoder=encoder))
+    """Extracts rows into a temporary store; all mappings are by modality."""
+    with temporary_writers(encoders) as writers:
+        jobs = [
+            EncodingJob(rows[name], writers[name], reader=readers[name], encoder=encoder)
+            for name, encoder in encoders.items()
+        ]
         started = time.perf_counter()
         timings = extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size)
         for writer in writers.values():
@@ -156,63 +153,71 @@ def run_end_to_end(
     return EndToEnd(seconds, timings, sizes)
 
 
+@contextlib.contextmanager
+def temporary_writers(modalities: Iterable[str]) -> Iterator[dict[str, FeatureWriter]]:
+    """Claimed writers of a temporary store, by modality."""
+    with temporary_folder() as folder, contextlib.ExitStack() as claims:
+        writers = {}
+        for name in modalities:
+            identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
+            writers[name] = FeatureWriter(folder, StoredEncoder.of(identity))
+            claims.enter_context(writers[name].claim(lambda: None))
+        yield writers
+
+
 def _model_only(
     rows: RowPlan,
     reader: Reader,
     encoder: TextEncoder | ImageEncoder,
     device: torch.device,
-    workers: ThreadCounts,
+    threads: ThreadCounts,
     batch_size: int,
     shard_rows: int,
 ) -> float:
-    """Seconds of the forward passes alone, over batches in memory."""
-    chunks = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
-    inputs = [read_rows(chunk, reader, encoder).inputs for chunk in chunks]
-    streams, model = Streams(device, workers.streams), HalvingEncoder(encoder)
-    try:
-        for batch in streams.submit(model, inputs[0][: batch_size * workers.streams], batch_size):
+    """Seconds of the forward passes alone, with inputs in memory."""
+    windows = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
+    inputs = [read_rows(window, reader, encoder).inputs for window in windows]
+    model = HalvingEncoder(encoder)
+    with contextlib.closing(Streams(device, threads.streams)) as streams:
+        for batch in streams.submit(model, inputs[0][: batch_size * threads.streams], batch_size):
             batch.future.result()  # a new thread's first pass sets it up
         started = time.perf_counter()
-        queued = [streams.submit(model, values, batch_size) for values in inputs]
-        for batches in queued:
-            for batch in batches:
-                batch.future.result()
+        queued = [streams.submit(model, window, batch_size) for window in inputs]
+        for batch in itertools.chain(*queued):
+            batch.future.result()
         return time.perf_counter() - started
-    finally:
-        streams.close()
 
 
 def run_textbook(
     samples: Sequence[Sample], text: TextEncoder, image: ImageEncoder, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
     """What a first script does: read, pad to the maximum, run, keep float32."""
-    kept = []
+    features = []
     for first in range(0, len(samples), 32):
-        part = samples[first : first + 32]
         ids, masks, pictures = [], [], []
-        for sample in part:
-            encoded = text.tokenizer(
+        for sample in samples[first : first + 32]:
+            tokens = text.tokenizer(
                 sample_text(sample),
                 truncation=True,
                 max_length=text.max_tokens,
                 padding="max_length",
             )
-            ids.append(torch.tensor(encoded["input_ids"]))
-            masks.append(torch.tensor(encoded["attention_mask"]).bool())
+            ids.append(torch.tensor(tokens["input_ids"]))
+            masks.append(torch.tensor(tokens["attention_mask"]).bool())
             assert sample.image_path is not None
-            picture = read_picture(sample.image_path, MAX_IMAGE_BYTES)
-            with Image.open(io.BytesIO(picture)) as file:
-                pictures.append(_pillow_square(file.convert("RGB"), image.side, image.crop))
+            content = read_picture(sample.image_path, MAX_IMAGE_BYTES)
+            with Image.open(io.BytesIO(content)) as picture:
+                pictures.append(_resize_by_pillow(picture.convert("RGB"), image.side, image.crop))
         pixels = torch.stack(pictures).to(device)
         with torch.no_grad():
             hidden = text.tower(torch.stack(ids).to(device), torch.stack(masks).to(device), "last")
             patches = image.tower((pixels - image.mean) / image.std, "last")
-        kept.append((hidden.hidden.cpu(), patches.patches.cpu()))
-    return kept
+        features.append((hidden.hidden.cpu(), patches.patches.cpu()))
+    return features
 
 
-def _pillow_square(picture: Image.Image, side: int, crop: float | None) -> Tensor:
-    """Resize and centre crop as torchvision's transforms do it; (3, side, side), 0–1."""
+def _resize_by_pillow(picture: Image.Image, side: int, crop: float | None) -> Tensor:
+    """Resizes and crops the centre as torchvision does; (3, side, side) in 0–1."""
     if crop is None:
         picture = picture.resize((side, side), Image.Resampling.BICUBIC)
     else:

@@ -1,8 +1,8 @@
-"""What an engine costs against plain extraction on the same machine, and what more workers give.
+"""Speed of an engine, against plain extraction on the same machine and against one worker.
 
-Machines are shared and noisy, so three ways take turns in one run, and the figures are medians over
-rounds: plain extraction in this process on all cores, one worker on one core, and such a worker a
-core. What comes once, whatever there is to do, is told apart: processes, libraries, encoders.
+Machines are shared and noisy, so three ways take turns and figures are medians over rounds: plain
+extraction in this process on all cores, one worker on one core, and one worker a core. The start of
+processes, libraries and encoders is not in the rates.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import torch
@@ -21,21 +20,17 @@ import torch
 from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
 from mmsa_cache.errors import DeviceError
-from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.json_value import JsonObject
 from mmsa_cache.native.cores import core_share, usable_cores
-from mmsa_cache.store.encoder import StoredEncoder
-from mmsa_cache.store.identity import EncoderIdentity
-from mmsa_cache.store.writer import FeatureWriter
 
-from .bench import run_end_to_end
+from .bench import run_end_to_end, temporary_writers
 from .crew.driver import drive
 from .crew.pieces import Piece
 from .crew.protocol import Crew, Sealed, Sealer
-from .plan import FeatureJob, Reader, RowPlan
+from .plan import FeatureJob, Reader, Row, RowPlan
 
 Start = Callable[[Sequence[Sealer], int], Crew]
-"""Starts so many workers, with the place of each job's shards."""
+"""Starts a number of workers; takes the sealer of each job."""
 
 
 def bench_crew(
@@ -51,18 +46,18 @@ def bench_crew(
     """Measures the three ways on the same rows, on the CPU.
 
     Args:
-        rows: By modality, as the next two.
-        readers: Of this process.
-        encoders: Of this process.
-        start: Starts the crew; workers find the same encoders, jobs are in the order of `rows`.
+        rows: By modality.
+        readers: By modality, for this process.
+        encoders: By modality, for this process.
+        start: Starts the crew, whose workers load the same encoders; jobs are in order of `rows`.
         batch_size: Rows a forward pass.
         shard_rows: Rows a window.
-        rounds: Turns that each way takes.
+        rounds: Turns of each way.
 
     Returns:
-        Rates in rows a second, of the three ways; the engine's overhead, 1 − its rate / the plain
-        one, and the gain, its rate / that of one worker (medians over rounds, and every round's);
-        seconds to start the workers; the driver's seconds in the store.
+        Rates in rows a second of the three ways; the overhead of the engine, 1 − its rate / the
+        plain one, and its gain, its rate / that of one worker (medians over rounds, and every
+        round's); seconds to start the workers; the driver's seconds in the store.
 
     Raises:
         DeviceError: Workers do not work.
@@ -72,10 +67,10 @@ def bench_crew(
     one: list[_Turn] = []
     every: list[_Turn] = []
     for _ in range(rounds):
-        whole = run_end_to_end(
+        extraction = run_end_to_end(
             rows, readers, encoders, cpu, shard_rows=shard_rows, batch_size=batch_size
         )
-        plain.append(count / whole.seconds)
+        plain.append(count / extraction.seconds)
         for workers, turns in ((1, one), (usable_cores(), every)):
             turns.append(_run(rows, start, workers, shard_rows, batch_size))
     overheads = [1 - turn.rate / rate for turn, rate in zip(every, plain, strict=True)]
@@ -100,9 +95,9 @@ def bench_crew(
 @dataclass(frozen=True, slots=True)
 class _Turn:
     rate: float
-    """Rows a second, once the workers are there; their end is counted."""
+    """Rows a second, without the start of workers but with their end."""
     start: float
-    """Seconds until every worker has done a batch of each job."""
+    """Seconds until every worker has encoded a batch of each job."""
     store: float
     """Seconds of the driver in the store."""
 
@@ -110,47 +105,42 @@ class _Turn:
 def _run(
     rows: Mapping[str, RowPlan], start: Start, workers: int, shard_rows: int, batch_size: int
 ) -> _Turn:
-    with temporary_folder() as folder, contextlib.ExitStack() as claims:
-        jobs = []
-        for name, plan in rows.items():
-            identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
-            writer = FeatureWriter(folder, StoredEncoder.of(identity))
-            claims.enter_context(writer.claim(lambda: None))
-            jobs.append(FeatureJob(plan, writer, name=name))
-        began = time.perf_counter()
+    with temporary_writers(rows) as writers:
+        jobs = [FeatureJob(plan, writers[name], name=name) for name, plan in rows.items()]
+        started = time.perf_counter()
         crew = start([job.writer.sealer for job in jobs], workers)
         try:
             _warm_up(crew, [job.rows[:batch_size] for job in jobs], workers)
         except BaseException:
             crew.close()
             raise
-        there = time.perf_counter()
+        ready = time.perf_counter()
         tally = drive(jobs, crew, shard_rows=shard_rows)
-        seconds = time.perf_counter() - there
-    return _Turn(sum(map(len, rows.values())) / seconds, there - began, tally.store_seconds)
+        seconds = time.perf_counter() - ready
+    return _Turn(sum(map(len, rows.values())) / seconds, ready - started, tally.store_seconds)
 
 
-def _warm_up(crew: Crew, batches: Sequence[Any], workers: int) -> None:
-    """Has every worker do a batch of each job, which the index never names; on a core each."""
+def _warm_up(crew: Crew, batches: Sequence[Sequence[Row]], workers: int) -> None:
+    """Has every worker encode a batch of each job, which is never entered; pins each to a core."""
     while crew.workers < workers:
         crew.wait(1.0)
     pids: set[int] = set()
     for job, batch in enumerate(batches):
-        for number in range(workers):  # the next one goes to whoever has fewest
-            crew.submit(Piece(-1 - job * workers - number, job, tuple(batch), (len(batch),)))
-        left = workers
-        while left:
-            for said in crew.wait(1.0):
-                if not isinstance(said, Sealed):
-                    raise DeviceError(f"A worker cannot work: {said.reason}")
-                pids.add(int(said.worker.rpartition(":")[2]))
-                left -= 1
+        for worker in range(workers):  # a piece goes to the worker that has fewest
+            crew.submit(Piece(-1 - job * workers - worker, job, tuple(batch), (len(batch),)))
+        pending = workers
+        while pending:
+            for reply in crew.wait(1.0):
+                if not isinstance(reply, Sealed):
+                    raise DeviceError(f"A worker cannot work: {reply.reason}")
+                pids.add(int(reply.worker.rpartition(":")[2]))
+                pending -= 1
     for number, pid in enumerate(sorted(pids)):
         _pin(pid, number)
 
 
 def _pin(pid: int, number: int) -> None:
-    """Keeps a worker on one core of this machine, all its threads."""
+    """Keeps all threads of a worker on one core of this machine."""
     cpus = core_share(number, usable_cores()).cpus
     with contextlib.suppress(psutil.Error, OSError):
         for thread in psutil.Process(pid).threads() if cpus else ():

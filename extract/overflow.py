@@ -1,4 +1,4 @@
-"""Features that float16 cannot hold: which row and part of it, and what to change."""
+"""Refuses features that float16 cannot hold; says which ones, and what to change."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from mmsa_cache.errors import DeviceError
 from mmsa_cache.store.schema import SHARED
 
 _EXPONENT = 0x7C00
-"""Of float16; infinities and NaN alone have all of its bits set."""
+"""Exponent bits of float16; only infinities and NaN have all of them set."""
 
 
 def check_finite(part: Encoded, guids: Sequence[str], encoder: Encoder) -> None:
-    """Refuses a batch with features that are not finite; costs little more than to read it.
+    """Refuses a batch with features that are not finite; about as fast as reading them.
 
     Args:
         part: The batch.
-        guids: Its rows' names.
-        encoder: What computed it.
+        guids: Of its rows.
+        encoder: Computed it.
 
     Raises:
-        DeviceError: Names the first such row, the position or pool, its layer, and what to set.
+        DeviceError: Names the first such row, its position or pool, the layer, and what to set.
     """
     # By NumPy, see `assemble`.
-    whole = (part.tokens, part.pooled, *([] if part.shared is None else [part.shared]))
-    if all(_finite(values.numpy()) for values in whole):
+    features = (part.tokens, part.pooled, *([] if part.shared is None else [part.shared]))
+    if all(_is_finite(values.numpy()) for values in features):
         return
-    guid, values, what, cure = next(
-        (guid, *found)
-        for guid, row in zip(guids, range(len(guids)), strict=True)
-        for found in _parts(part, row, encoder)
-        if not _finite(found[0])
+    guid, values, name, cure = next(
+        (guid, values, name, cure)
+        for row, guid in enumerate(guids)
+        for values, name, cure in _vectors(part, row, encoder)
+        if not _is_finite(values)
     )
     compute = encoder.options.compute
     if compute == HALF:
@@ -47,24 +47,24 @@ def check_finite(part: Encoded, guids: Sequence[str], encoder: Encoder) -> None:
         cure = f"The model gives NaN in {compute}: check its weights."
     else:
         cure = f"float16 stores no value beyond 65504, whatever computes it: {cure}."
-    raise DeviceError(f"{guid}: {what} of {encoder.label} is not finite in float16.", cure)
+    raise DeviceError(f"{guid}: {name} of {encoder.label} is not finite in float16.", cure)
 
 
-def _parts(part: Encoded, row: int, encoder: Encoder) -> Iterator[tuple[NDArray[Any], str, str]]:
-    """The values of a row, what they are, and how to do without them; causes before effects."""
+def _vectors(part: Encoded, row: int, encoder: Encoder) -> Iterator[tuple[NDArray[Any], str, str]]:
+    """The vectors of a row, their names, and how to do without them; causes before effects."""
     layer = encoder.options.layer
-    kept = "the last layer" if layer == "last" else f"layer {layer}", "choose another layer"
+    output = "the last layer" if layer == "last" else f"layer {layer}", "choose another layer"
     first = sum(part.lengths[:row])
-    for place, values in enumerate(part.tokens[first : first + part.lengths[row]].numpy()):
-        yield values, f"position {place} ({kept[0]})", kept[1]
+    for position, values in enumerate(part.tokens[first : first + part.lengths[row]].numpy()):
+        yield values, f"position {position} ({output[0]})", output[1]
     for pool, values in zip(encoder.pools, part.pooled[row].numpy(), strict=True):
         _, inner, number = pool.partition("@")
-        own = (f"layer {number}", f"leave {number} out of pool_layers") if inner else kept
-        yield values, f"pool {pool} ({own[0]})", own[1]
+        source = (f"layer {number}", f"leave {number} out of pool_layers") if inner else output
+        yield values, f"pool {pool} ({source[0]})", source[1]
     if part.shared is not None:
         yield part.shared[row].numpy(), f"pool {SHARED}", "choose another model"
 
 
-def _finite(values: NDArray[Any]) -> bool:
+def _is_finite(values: NDArray[Any]) -> bool:
     """Four times as quick as ``np.isfinite``."""
     return not values.size or int((values.view(np.uint16) & _EXPONENT).max()) < _EXPONENT
