@@ -1,4 +1,4 @@
-"""What a study keeps of a baseline."""
+"""The record of a baseline in a study."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Baseline(Record):
     name: str
     """One of `TITLES`."""
     units: list[Number]
-    """Score on each fold, as a trial's."""
+    """Score on each fold, as of a trial."""
     tuned: list[dict[str, Number]]
-    """What was chosen inside each fold's training rows."""
+    """Parameters that were tuned inside each fold's training rows."""
     seconds: Number
     held_out: HeldOutRecord
     """Of the development rows."""
     outer: HeldOutRecord
-    """Of the outer rows: the mean over the folds' models."""
+    """Of the outer rows, averaged over the folds' models."""

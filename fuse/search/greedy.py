@@ -1,10 +1,10 @@
 """Greedy ensemble selection from held-out predictions.
 
 Caruana et al. 2004, "Ensemble Selection from Libraries of Models": members are picked one after
-another, with replacement, each the one that lowers the log-loss of the average most.
+another, with replacement. Each pick lowers the log-loss of the average most.
 
-Trials are compared as calibrated ones, since their average is calibrated in the end: a trial whose
-training balanced the classes has a poor log-loss for that alone.
+Trials are calibrated before they are compared, since their average is calibrated in the end. A
+trial whose training balanced the classes would otherwise have a poor log-loss.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from fuse.training.calibration import fit_likelihood
 from mmsa_cache.errors import SettingsError
 
 MEMBERS = 8
-"""Different trials of an ensemble at most, where nothing is said."""
+"""Default number of different trials in an ensemble at most."""
 _PICKS = 50
-"""Weights are multiples of one in so many at most."""
+"""Picks at most: weights are multiples of one in so many."""
 _SMALLEST_GAIN = 1e-6
 """Log-loss that a pick must save."""
 _FOLDS = 5
@@ -35,12 +35,12 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class EnsembleBudget:
-    """What an ensemble may cost."""
+    """Limits of an ensemble."""
 
     members: int = MEMBERS
     """Different trials."""
     bytes: float = np.inf
-    """Of the model file."""
+    """Size of the model file."""
 
     @property
     def single(self) -> EnsembleBudget:
@@ -51,12 +51,12 @@ class EnsembleBudget:
 def greedy(
     probabilities: Floats, labels: Codes, budget: EnsembleBudget, sizes: NDArray[np.int64]
 ) -> Floats:
-    """Picks members; begins with as many of the best trials as are best averaged.
+    """Picks members. Starts with the best trials: as many as are best averaged.
 
     Args:
         probabilities: Of held-out rows, (trials, rows, classes).
         labels: Class codes, (rows,).
-        budget: What the members may cost.
+        budget: Limits of the ensemble.
         sizes: Bytes of each trial's model, (trials,).
 
     Returns:
@@ -65,29 +65,29 @@ def greedy(
     Raises:
         SettingsError: Every model is larger than the budget.
     """
-    return _greedy(_likely(probabilities, labels), budget, sizes)
+    return _pick(_true_class(probabilities, labels), budget, sizes)
 
 
-def _likely(probabilities: Floats, labels: Codes) -> Floats:
+def _true_class(probabilities: Floats, labels: Codes) -> Floats:
     """Calibrated probabilities of the true class, (trials, rows)."""
-    calibrated = (fit_likelihood(of, labels)(of) for of in probabilities)
-    return np.exp(np.stack([log_likelihoods(labels, of) for of in calibrated]))
+    calibrated = (fit_likelihood(trial, labels)(trial) for trial in probabilities)
+    return np.exp(np.stack([log_likelihoods(labels, trial) for trial in calibrated]))
 
 
-def _greedy(likely: Floats, budget: EnsembleBudget, sizes: NDArray[np.int64]) -> Floats:
-    """`greedy` of the probabilities of the true class, (trials, rows)."""
-    picks = np.zeros(len(likely))
+def _pick(true_class: Floats, budget: EnsembleBudget, sizes: NDArray[np.int64]) -> Floats:
+    """See `greedy`; takes the probabilities of the true class, (trials, rows)."""
+    picks = np.zeros(len(true_class))
 
     def affordable(trial: int) -> bool:
-        has = picks > 0
-        fits = sizes[has].sum() + sizes[trial] <= budget.bytes
-        return bool(has[trial] or (has.sum() < budget.members and fits))
+        members = picks > 0
+        fits = sizes[members].sum() + sizes[trial] <= budget.bytes
+        return bool(members[trial] or (members.sum() < budget.members and fits))
 
-    total, best, start = np.zeros(likely.shape[1]), -np.inf, picks
-    for trial in np.argsort(-np.log(likely).mean(1), kind="stable").tolist():
+    total, best, start = np.zeros(true_class.shape[1]), -np.inf, picks
+    for trial in np.argsort(-np.log(true_class).mean(1), kind="stable").tolist():
         if affordable(trial):
             picks[trial] += 1
-            total = total + likely[trial]
+            total = total + true_class[trial]
             value = float(np.log(total / picks.sum()).mean())
             if value > best + _SMALLEST_GAIN:
                 best, start = value, picks.copy()
@@ -96,16 +96,16 @@ def _greedy(likely: Floats, budget: EnsembleBudget, sizes: NDArray[np.int64]) ->
             f"The smallest model has {sizes.min() / 1e6:.1f} MB, more than the ensemble may have.",
             "Raise --max-mb.",
         )
-    picks, total = start, start @ likely
+    picks, total = start, start @ true_class
     while picks.sum() < _PICKS:
-        open_ = [trial for trial in range(len(likely)) if affordable(trial)]
-        values = np.log((total + likely[open_]) / (picks.sum() + 1)).mean(1)
-        place = int(values.argmax())
-        if values[place] <= best + _SMALLEST_GAIN:
+        candidates = [trial for trial in range(len(true_class)) if affordable(trial)]
+        values = np.log((total + true_class[candidates]) / (picks.sum() + 1)).mean(1)
+        index = int(values.argmax())
+        if values[index] <= best + _SMALLEST_GAIN:
             break
-        best, trial = float(values[place]), open_[place]
+        best, trial = float(values[index]), candidates[index]
         picks[trial] += 1
-        total = total + likely[trial]
+        total = total + true_class[trial]
     weights: Floats = picks / picks.sum()
     return weights
 
@@ -117,11 +117,11 @@ def nested_gain(
     budget: EnsembleBudget,
     sizes: NDArray[np.int64],
 ) -> dict[str, NestedGain]:
-    """What an ensemble is worth on rows that its weights were not picked on.
+    """Gain of an ensemble over the best single trial, on rows that picked neither.
 
     The rows are cut into folds that keep duplicate groups together. Weights picked on all folds but
     one are scored on that one, as is the best single trial, picked the same way. Both averages are
-    calibrated as a final model is, on the rows that picked them.
+    calibrated on the rows that picked them, as a final model is.
 
     Args:
         probabilities: Of held-out rows, (trials, rows, classes).
@@ -131,54 +131,61 @@ def nested_gain(
         sizes: See `greedy`.
     """
     numbers = np.unique(groups, return_inverse=True)[1]
-    fold = np.random.default_rng(SEED).permutation(numbers.max() + 1)[numbers] % _FOLDS
-    one, several = np.empty(probabilities.shape[1:]), np.empty(probabilities.shape[1:])
-    for number in np.unique(fold):
-        inside, outside = fold != number, fold == number
-        likely = _likely(probabilities[:, inside], labels[inside])
-        for found, limit in ((one, budget.single), (several, budget)):
-            weights = _greedy(likely, limit, sizes)
-            mixed = np.tensordot(weights, probabilities, 1)
-            calibration = fit_likelihood(mixed[inside], labels[inside])
-            found[outside] = calibration(mixed[outside])
-    return gains(one, several, labels, groups)
+    folds = np.random.default_rng(SEED).permutation(numbers.max() + 1)[numbers] % _FOLDS
+    single, ensemble = np.empty(probabilities.shape[1:]), np.empty(probabilities.shape[1:])
+    for fold in np.unique(folds):
+        inside, outside = folds != fold, folds == fold
+        true_class = _true_class(probabilities[:, inside], labels[inside])
+        for predicted, limits in ((single, budget.single), (ensemble, budget)):
+            weights = _pick(true_class, limits, sizes)
+            average = np.tensordot(weights, probabilities, 1)
+            calibration = fit_likelihood(average[inside], labels[inside])
+            predicted[outside] = calibration(average[outside])
+    return gains(single, ensemble, labels, groups)
 
 
 def gains(
-    one: Floats, several: Floats, labels: Codes, groups: NDArray[np.int64]
+    single: Floats, ensemble: Floats, labels: Codes, groups: NDArray[np.int64]
 ) -> dict[str, NestedGain]:
-    """Metrics of two classifiers of the same rows, their difference, its paired interval."""
-    classes = one.shape[1]
-    summed = [
+    """Compares two classifiers on the same rows: metrics, difference, paired interval.
+
+    Args:
+        single: Class probabilities, (rows, classes).
+        ensemble: The same of the other classifier.
+        labels: Class codes, (rows,).
+        groups: Duplicate groups, (rows,), resampled together.
+    """
+    classes = single.shape[1]
+    group_sums = [
         sum_by_group(
             np.column_stack(
                 [
-                    confusion_cells(labels, of.argmax(1), classes),
-                    log_likelihoods(labels, of),
+                    confusion_cells(labels, probabilities.argmax(1), classes),
+                    log_likelihoods(labels, probabilities),
                     np.ones(len(labels)),
                 ]
             ),
             groups,
         )
-        for of in (one, several)
+        for probabilities in (single, ensemble)
     ]
 
-    def scored(sums: Floats) -> dict[str, Floats]:
+    def metrics(sums: Floats) -> dict[str, Floats]:
         *_, likelihood, rows = np.moveaxis(sums, -1, 0)
-        confusion = confusion_scores(
+        scores = confusion_scores(
             sums[..., : classes**2].reshape(*sums.shape[:-1], classes, classes)
         )
         return {
-            metric: likelihood / rows if metric == "neg_log_loss" else confusion[metric]
+            metric: likelihood / rows if metric == "neg_log_loss" else scores[metric]
             for metric in METRICS
         }
 
-    def gained(times: Floats) -> dict[str, Floats]:
-        before, after = (scored(times @ of) for of in summed)
+    def differences(counts: Floats) -> dict[str, Floats]:
+        before, after = (metrics(counts @ sums) for sums in group_sums)
         return {metric: after[metric] - before[metric] for metric in METRICS}
 
-    drawn = resample(gained, len(summed[0]), resamples=RESAMPLES, seed=SEED)
-    before, after = (scored(of.sum(0)) for of in summed)
+    drawn = resample(differences, len(group_sums[0]), resamples=RESAMPLES, seed=SEED)
+    before, after = (metrics(sums.sum(0)) for sums in group_sums)
     return {
         metric: NestedGain(
             single=float(before[metric]),

@@ -1,4 +1,4 @@
-"""What mattered in a study: parameters, fusions, the weights of the loss."""
+"""Importance of parameters, best trials by value, scores over the weights of the loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fuse.figures.study import BestOfValue, LossWeights, ParameterImportance, Va
 from .trial_record import Trial
 
 _LEAST = 10
-"""Complete trials below which nothing is said of importance."""
+"""Complete trials that an estimate of importance needs."""
 _RESAMPLES = 30
 _SPREAD = (0.05, 0.95)
 _TOP = 0.25
@@ -24,35 +24,35 @@ _TOP = 0.25
 
 
 def importances(trials: Sequence[Trial], seed: int) -> list[ParameterImportance]:
-    """How much each parameter sets the good trials apart from the others, with its uncertainty.
+    """How much each parameter separates the good trials from the others, with its uncertainty.
 
-    PED-ANOVA (Watanabe et al., 2023), which also takes parameters that only some trials have; the
-    shares sum to 1. The spread is that of resampled trials: where it reaches from nearly 0 to much,
-    the study does not know. Pruned trials take no part, so all is said of survivors: a parameter
-    whose bad values are given up early looks less important than it is.
+    PED-ANOVA (Watanabe et al., 2023), which supports parameters that only some trials have; the
+    shares sum to 1. The interval is over resampled trials: a wide one means that the study cannot
+    tell. Only complete trials are used, so a parameter whose bad values are pruned early looks less
+    important than it is.
 
     Args:
-        trials: All of a study.
+        trials: All trials of a study.
         seed: Seed of the resampling.
 
     Returns:
-        A record a parameter, by median; none of fewer than ten complete trials.
+        A record a parameter, by median; none for fewer than ten complete trials.
     """
     complete = [trial for trial in trials if trial.is_complete]
     pruned = [trial for trial in trials if trial.is_finished and not trial.is_complete]
     if len(complete) < _LEAST:
         return []
     rng = np.random.default_rng(seed)
-    found: dict[str, list[float]] = defaultdict(list)
+    shares_of: dict[str, list[float]] = defaultdict(list)
     for _ in range(_RESAMPLES):
-        chosen = [complete[i] for i in rng.integers(0, len(complete), len(complete))]
-        for name, share in _ped_anova(chosen).items():
-            found[name].append(share)
-    rows = []
-    for name, shares in found.items():
+        drawn = [complete[i] for i in rng.integers(0, len(complete), len(complete))]
+        for name, share in _ped_anova(drawn).items():
+            shares_of[name].append(share)
+    records = []
+    for name, shares in shares_of.items():
         values = np.array(shares + [0.0] * (_RESAMPLES - len(shares)))
         low, high = np.quantile(values, _SPREAD)
-        rows.append(
+        records.append(
             ParameterImportance(
                 parameter=name,
                 median=float(np.median(values)),
@@ -62,14 +62,14 @@ def importances(trials: Sequence[Trial], seed: int) -> list[ParameterImportance]
                 pruned=sum(name in trial.frozen.params for trial in pruned),
             )
         )
-    return sorted(rows, key=lambda row: -row.median)
+    return sorted(records, key=lambda record: -record.median)
 
 
 def _ped_anova(trials: Sequence[Trial]) -> dict[str, float]:
-    copy = optuna.create_study(direction="maximize")
+    study = optuna.create_study(direction="maximize")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental; few trials in a condition
-        copy.add_trials(
+        warnings.simplefilter("ignore")  # experimental; few trials under a condition
+        study.add_trials(
             [
                 optuna.trial.create_trial(
                     params=trial.frozen.params,
@@ -80,8 +80,8 @@ def _ped_anova(trials: Sequence[Trial]) -> dict[str, float]:
             ]
         )
         evaluator = PedAnovaImportanceEvaluator(target_quantile=_TOP)
-        found = optuna.importance.get_param_importances(copy, evaluator=evaluator)
-    return {name: float(share) for name, share in found.items() if np.isfinite(share)}
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: float(share) for name, share in shares.items() if np.isfinite(share)}
 
 
 def by_value(trials: Sequence[Trial], parameter: str) -> list[BestOfValue]:
@@ -90,13 +90,13 @@ def by_value(trials: Sequence[Trial], parameter: str) -> list[BestOfValue]:
     for trial in trials:
         if trial.is_finished:
             groups[trial.record.setting.get(parameter)].append(trial)
-    rows = []
+    records = []
     for value, group in groups.items():
         complete = [trial for trial in group if trial.is_complete]
         if not complete:
             continue
         best = max(complete, key=lambda trial: (trial.score, -trial.number))
-        rows.append(
+        records.append(
             BestOfValue(
                 value=value,
                 trials=len(group),
@@ -106,14 +106,11 @@ def by_value(trials: Sequence[Trial], parameter: str) -> list[BestOfValue]:
                 setting=best.record.setting,
             )
         )
-    return sorted(rows, key=lambda row: -row.score)
+    return sorted(records, key=lambda record: -record.score)
 
 
 def alpha_beta(trials: Sequence[Trial]) -> list[LossWeights]:
-    """Scores over the weights of the adaptive loss; trials of one point differ in all else.
-
-    Pruned trials have no score: the means are of survivors.
-    """
+    """Scores of complete trials at each point of the adaptive loss's weights."""
     points: dict[tuple[float, float], list[float]] = defaultdict(list)
     pruned: Counter[tuple[float, float]] = Counter()
     for trial in trials:

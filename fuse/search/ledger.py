@@ -30,7 +30,7 @@ from .held_out import HeldOut
 from .locks import retry_until_available
 from .sampling import DrawnSetting
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
-from .trial_record import FINISHED, CheckedTrials, Trial, TrialRecord, TrialResult
+from .trial_record import FINISHED, Trial, TrialCache, TrialRecord, TrialResult
 
 T = TypeVar("T")
 StudyPart = StudyIdentity | Selection | Insight | list[Look] | list[Baseline]
@@ -54,7 +54,7 @@ class Ledger:
         self._name = name
         self._owner = uuid.uuid4().hex
         self._running: set[int] = set()
-        self._checked = CheckedTrials()
+        self._cache = TrialCache()
         with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
             self._retry(lambda: self._storage.create_new_study([StudyDirection.MAXIMIZE], name))
         self._id = self._retry(lambda: self._storage.get_study_id_from_name(name))
@@ -74,7 +74,7 @@ class Ledger:
 
     def _all(self) -> list[Trial]:
         with reject_foreign_content(self.address):
-            return [*map(self._checked.of, self._storage.get_all_trials(self._id, deepcopy=False))]
+            return [*map(self._cache.get, self._storage.get_all_trials(self._id, deepcopy=False))]
 
     def record(self) -> StudyRecord:
         """What is stored with the study."""

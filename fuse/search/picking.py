@@ -1,4 +1,4 @@
-"""An ensemble of trials, picked on the held-out predictions that their searches kept."""
+"""Picks an ensemble of trials on the held-out predictions that their searches stored."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ from .trial_record import Trial
 
 @dataclass(frozen=True, slots=True)
 class EnsemblePick:
-    """The picked trials, heaviest first, and what the ensemble is worth."""
+    """The picked trials, heaviest first, and the record of the ensemble."""
 
     members: list[tuple[StoredStudy, Trial]]
     record: PickedEnsemble
 
     @property
     def weights(self) -> dict[Setting, float]:
-        """By setting; trials of one setting are one member."""
-        found: dict[Setting, float] = {}
+        """Weights by setting; trials of the same setting are one member."""
+        weights: dict[Setting, float] = {}
         for (_, trial), member in zip(self.members, self.record.members, strict=True):
             setting = trial.setting()
-            found[setting] = found.get(setting, 0.0) + member.weight
-        return found
+            weights[setting] = weights.get(setting, 0.0) + member.weight
+        return weights
 
     @property
     def held_out(self) -> dict[Setting, HeldOut]:
-        """Their held-out predictions, by setting."""
-        every = {trial.setting(): trial.held_out for _, trial in self.members}
-        return {setting: found for setting, found in every.items() if found is not None}
+        """Held-out predictions by setting."""
+        return {
+            trial.setting(): held_out
+            for _, trial in self.members
+            if (held_out := trial.held_out) is not None
+        }
 
 
 def pick(
@@ -53,40 +56,38 @@ def pick(
         studies: Their trials were scored on the same rows by the same metric.
         labels: Class codes of all rows.
         groups: Duplicate groups of all rows.
-        budget: What the ensemble may cost.
-        size_of: Bytes that a setting takes in the model file.
+        budget: Limits of the ensemble.
+        size_of: Returns the bytes of a setting in the model file.
 
     Returns:
-        None where no trial has held-out predictions (earlier versions kept none).
+        None if no trial has held-out predictions (earlier versions stored none).
 
     Raises:
-        SettingsError: The held-out rows of the studies differ, or no model is in the budget.
+        SettingsError: The held-out rows of the studies differ, or every model exceeds the budget.
     """
-    found = [
+    candidates = [
         (stored, trial, held_out)
         for stored in studies
         for trial in stored.trials
         if trial.is_complete and (held_out := trial.held_out) is not None
     ]
-    if not found:
+    if not candidates:
         return None
-    rows, rounded = stack_held_out([held_out for *_, held_out in found], len(labels))
-    probabilities = rounded.astype(np.float64)
-    sizes = np.array([size_of(trial.setting()) for _, trial, _ in found])
+    rows, stacked = stack_held_out([held_out for *_, held_out in candidates], len(labels))
+    probabilities = stacked.astype(np.float64)
+    sizes = np.array([size_of(trial.setting()) for _, trial, _ in candidates])
     weights = greedy(probabilities, labels[rows], budget, sizes)
-    order = np.argsort(-weights, kind="stable")[: np.count_nonzero(weights)].tolist()
+    order = np.argsort(-weights, kind="stable")[: np.count_nonzero(weights)]
+    members = [candidates[index][:2] for index in order]
     record = PickedEnsemble(
         members=[
             PickedTrial(
-                study=found[place][0].name,
-                trial=found[place][1].number,
-                score=found[place][1].score,
-                weight=float(weights[place]),
+                study=stored.name, trial=trial.number, score=trial.score, weight=float(weight)
             )
-            for place in order
+            for (stored, trial), weight in zip(members, weights[order], strict=True)
         ],
-        trials=len(found),
+        trials=len(candidates),
         rows=len(rows),
         gain=nested_gain(probabilities, labels[rows], groups[rows], budget, sizes),
     )
-    return EnsemblePick([found[place][:2] for place in order], record)
+    return EnsemblePick(members, record)

@@ -1,4 +1,4 @@
-"""What a run keeps of the study that it came from, for its report."""
+"""Snapshots of studies, stored with a run for its report."""
 
 from __future__ import annotations
 
@@ -16,33 +16,27 @@ from .study import StudyConfig
 
 
 def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) -> StudySnapshot:
-    """A study as it is now.
+    """Takes a snapshot of a study.
 
     Args:
         name: The study.
-        trial: The trial that is to be trained.
+        trial: The trial that will be trained.
         storage: SQLite file, or the address of a database.
 
     Raises:
         SettingsError: There is no such study.
     """
     address = parse_address(storage)
-    known = {stored.name: stored for stored in read_studies(address)}
-    stored = known.get(name)
+    studies = {stored.name: stored for stored in read_studies(address)}
+    stored = studies.get(name)
     identity = None if stored is None else stored.record.identity
     if stored is None or identity is None:
-        raise unknown_name(f"{address} has no study", name, known, "Run mmsa search first.")
+        raise unknown_name(f"{address} has no study", name, studies, "Run mmsa search first.")
     return snapshot_of(stored, identity.study, trial)
 
 
 def snapshot_of(stored: StoredStudy, study: StudyConfig, trial: int) -> StudySnapshot:
-    """See `snapshot`.
-
-    Args:
-        stored: As its database has it.
-        study: What it searches.
-        trial: As above.
-    """
+    """Takes a snapshot of a study that was read, see `snapshot`."""
     ended = [t.frozen for t in stored.trials if t.frozen.state.is_finished()]
     by_fusion = by_value(stored.trials, "fusion")
     return StudySnapshot(

@@ -1,4 +1,4 @@
-"""Study files: where they are, and what is wrong with them, all of it at once."""
+"""Study files: finds and reads them, and reports all mistakes at once."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _HOW = "write a list, { values = […], when = { fusion = […] } } or { low = �
 _CHOICE: TypeAdapter[Any] = TypeAdapter(Choice)
 
 
-def _with_keys(table: Any) -> Any:
-    """A value is checked by its key, which pydantic does not hand to the check of a value."""
+def _pair_keys(table: Any) -> Any:
+    """Pairs each value with its key, which pydantic does not pass to the validator of a value."""
     return {key: (key, value) for key, value in table.items()} if isinstance(table, dict) else table
 
 
-def _fixed(named: tuple[str, Value]) -> Value:
-    key, value = named
+def _check_value(item: tuple[str, Value]) -> Value:
+    key, value = item
     problem = _key_problem(key) or value_problem(key, value)
     if problem:
         raise ValueError(problem)
     return value
 
 
-def _choice(named: tuple[str, Any], info: ValidationInfo) -> Any:
-    key, entry = named
+def _check_choice(item: tuple[str, Any], info: ValidationInfo) -> Any:
+    key, entry = item
     problems = _choice_problems(key, entry)
     conditional = isinstance(entry, dict) and "when" in entry
     if info.context and key in info.context["fixed"] and not conditional:
@@ -50,7 +50,7 @@ def _choice(named: tuple[str, Any], info: ValidationInfo) -> Any:
 
 
 class _Protocol(Table):
-    """The trials' folds, and the rows that judge the choice."""
+    """The folds of trials, and the rows that judge the selected one."""
 
     outer: Literal["val", "report", "report-parity", "grouped"] = "report"
     folds: int = Field(default=3, ge=2, strict=True)
@@ -58,40 +58,39 @@ class _Protocol(Table):
     metric: Metric = "macro_f1"
 
 
+_Fixed = Annotated[
+    dict[str, Annotated[Value, BeforeValidator(_check_value)]], BeforeValidator(_pair_keys)
+]
+
+
 class _StudyFile(Table):
     protocol: _Protocol = _Protocol()
     sampler: Sampler = Sampler()
     pruner: PruningRule = PruningRule()
-    fixed: Annotated[
-        dict[str, Annotated[Value, BeforeValidator(_fixed)]], BeforeValidator(_with_keys)
-    ] = Field(default_factory=dict)
+    fixed: _Fixed = Field(default_factory=dict)
     space: Annotated[
-        dict[str, Annotated[Choice, BeforeValidator(_choice)]], BeforeValidator(_with_keys)
+        dict[str, Annotated[Choice, BeforeValidator(_check_choice)]], BeforeValidator(_pair_keys)
     ] = Field(default_factory=dict)
-    queue: list[
-        Annotated[dict[str, Annotated[Value, BeforeValidator(_fixed)]], BeforeValidator(_with_keys)]
-    ] = Field(default_factory=list, max_length=100)
+    queue: list[_Fixed] = Field(default_factory=list, max_length=100)
 
 
 def known_studies() -> dict[str, Path]:
-    """Every study there is a file of, by name: those of ``./studies`` come before the shipped."""
-    found: dict[str, Path] = {}
-    for folder in (Path("studies"), shipped_studies()):
-        for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+    """Study files by name. A file of ``./studies`` hides a shipped one of the same name."""
+    folders = (shipped_studies(), Path("studies"))
+    paths = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
+    return dict(sorted(paths.items()))
 
 
 def find_study(name: str) -> Path:
-    """Looks in ``./studies``, then among the studies that come with mmsa.
+    """Finds a study file in ``./studies``, then among the shipped ones.
 
     Raises:
-        SettingsError: Lists the studies there are.
+        SettingsError: There is none; lists those that exist.
     """
-    known = known_studies()
-    if name not in known:
-        raise unknown_name("There is no study", name, known)
-    return known[name]
+    studies = known_studies()
+    if name not in studies:
+        raise unknown_name("There is no study", name, studies)
+    return studies[name]
 
 
 def read_study(path: Path, seed: int = 47) -> StudyConfig:
@@ -99,10 +98,10 @@ def read_study(path: Path, seed: int = 47) -> StudyConfig:
 
     Args:
         path: The file.
-        seed: Seed of splits, sampler and trainings, which a file does not say.
+        seed: Seed of splits, sampler and trainings, which is not in the file.
 
     Raises:
-        SettingsError: With every mistake at once, each with its ``table.key``.
+        SettingsError: Lists all mistakes, each with its ``table.key``.
     """
     try:
         raw = read_toml(path)
@@ -140,7 +139,7 @@ def _key_problem(key: str) -> str | None:
 
 
 def _choice_problems(key: str, entry: Any) -> list[str]:
-    """Mistakes of one parameter's entry in the space."""
+    """Mistakes in a parameter's entry of the space."""
     problem = _key_problem(key)
     if problem:
         return [problem]

@@ -1,4 +1,4 @@
-"""The only reader and writer of what mmsa stores with a study, in addition to its trials."""
+"""What mmsa stores with a study in addition to its trials. Only this module reads and writes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .study import StudyConfig
 
 
 class StudyIdentity(BaseModel):
-    """What a study searches, and on which features; stored as one flat table."""
+    """What a study searches, and on which features. Stored as one flat table."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,7 +30,7 @@ class StudyIdentity(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _nested(cls, values: Any) -> Any:
+    def _from_flat(cls, values: Any) -> Any:
         if not isinstance(values, dict) or "study" in values:
             return values
         protocol = {key: values[key] for key in Protocol.model_fields.keys() & values.keys()}
@@ -42,19 +42,19 @@ class StudyIdentity(BaseModel):
         }
 
     @model_serializer
-    def _flat(self) -> dict[str, Any]:
+    def _to_flat(self) -> dict[str, Any]:
         study = self.study.model_dump(mode="json", exclude={"protocol"})
         protocol = self.study.protocol.model_dump(exclude={"version"})
         return {"version": 1, **study, **protocol, **self.origin.model_dump(mode="json")}
 
     def check(self, stored: StudyIdentity) -> None:
-        """Refuses to continue a study that was begun as another one.
+        """Refuses to continue a study whose stored identity differs.
 
         Raises:
             SettingsError: Names every difference.
         """
-        here, there = (_by_key(of.model_dump()) for of in (self, stored))
-        changed = differences(here, there, found_has="the study has")
+        own, theirs = (_by_file_key(identity.model_dump()) for identity in (self, stored))
+        changed = differences(own, theirs, found_has="the study has")
         if changed:
             raise SettingsError(
                 f"The study {self.study.name!r} was begun with something else.",
@@ -63,19 +63,19 @@ class StudyIdentity(BaseModel):
             )
 
 
-def _by_key(identity: Fields) -> Fields:
+def _by_file_key(identity: Fields) -> Fields:
     """Values by the keys of a study file: ``space.dropout`` in place of ``space``."""
-    found: Fields = {}
+    values: Fields = {}
     for table, value in identity.items():
         if isinstance(value, dict):
-            found |= {f"{table}.{key}": of for key, of in value.items()}
+            values |= {f"{table}.{key}": inner for key, inner in value.items()}
         else:
-            found[table] = value
-    return found
+            values[table] = value
+    return values
 
 
 class Selection(Record):
-    """The last choice in a study."""
+    """The trial that a study's last search selected."""
 
     how: str
     """The rule, see `fuse.search.selection.select`."""
@@ -83,33 +83,33 @@ class Selection(Record):
 
 
 class Insight(Record):
-    """What a study says of its space."""
+    """What the trials of a study show about its space."""
 
     cannot_be_told_apart: list[int]
     """Trials, see `fuse.search.selection.ties`."""
     complete_trials: Count
     parameters: Count
-    """Trained numbers of the chosen model."""
+    """Trained parameters of the selected model."""
     importance: list[ParameterImportance]
     by_fusion: list[BestOfValue]
     alpha_beta: list[LossWeights]
 
 
 class StudyRecord(Record):
-    """The user attributes of a study that are read again."""
+    """The user attributes of a study that mmsa reads."""
 
     identity: StudyIdentity | None = None
     selection: Selection | None = None
     looks: list[Look] = Field(default_factory=list)
-    """Every judgement on the outer rows, a trial once."""
+    """Judgements on the outer rows, one a trial."""
     baselines: list[Baseline] = Field(default_factory=list)
 
     @classmethod
     def of(cls, name: str, attributes: Mapping[str, object]) -> Self:
-        """The record of a study.
+        """Checks and reads a study's attributes.
 
         Raises:
-            ModelError: Another version of mmsa wrote it, or something else did.
+            ModelError: Another version of mmsa, or another program, wrote them.
         """
         identity = attributes.get("identity")
         version = identity.get("version", 1) if isinstance(identity, dict) else 1
@@ -127,5 +127,5 @@ class StudyRecord(Record):
         )
 
     def look_at(self, trial: int) -> Look | None:
-        """The judgement of a trial, if it was judged."""
+        """The judgement of a trial; None if it was not judged."""
         return next((look for look in self.looks if look.trial == trial), None)

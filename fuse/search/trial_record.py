@@ -1,4 +1,4 @@
-"""The only reader and writer of what mmsa stores with a trial, in addition to Optuna."""
+"""What mmsa stores with a trial in addition to Optuna. Only this module reads and writes it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class TrialResult(Record):
-    """What the trainings of a finished trial gave."""
+    """Results of a finished trial."""
 
     units: list[Number]
     """Score of each training, in the same order for every trial."""
     parameters: Count
-    """Trained numbers of the model."""
+    """Trained parameters of the model."""
     seconds: Number
-    """Time of the trainings."""
+    """Training time."""
     steps: dict[int, Number] = Field(default_factory=dict)
     """Values at the comparable steps, see `fuse.search.pruning`."""
 
@@ -46,12 +46,12 @@ class TrialRecord(Record):
     """Why it failed."""
     result: TrialResult | None = None
     held_out: HeldOutRecord | None = None
-    """Of a complete one; earlier versions did not keep it."""
+    """Of a complete trial; earlier versions did not store it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A trial as its database has it."""
+    """A trial as stored in the database."""
 
     frozen: FrozenTrial
     """Optuna's part: number, state, value, parameters, dates."""
@@ -69,13 +69,13 @@ class Trial:
         except ValidationError as error:
             problems = "; ".join(describe_errors(error, TrialRecord))
             raise ValueError(f"trial {frozen.number}: {problems}") from None
-        # SQLite keeps a column's values of any type.
+        # SQLite columns can hold values of any type.
         if type(frozen.number) is not int or frozen.number < 0:
             raise ValueError(f"a trial has the number {frozen.number!r}")
-        ended = frozen.state in FINISHED
-        if ended and (record.result is None or frozen.value is None):
+        is_finished = frozen.state in FINISHED
+        if is_finished and (record.result is None or frozen.value is None):
             raise ValueError(f"trial {frozen.number} has no result")
-        if ended and not math.isfinite(frozen.values[0]):
+        if is_finished and not math.isfinite(frozen.values[0]):
             raise ValueError(f"trial {frozen.number} has the value {frozen.value}")
         return cls(frozen, record)
 
@@ -91,32 +91,32 @@ class Trial:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it was trained on every unit."""
+        """Whether it was trained on every split."""
         return self.frozen.state is TrialState.COMPLETE
 
     @property
     def score(self) -> float:
-        """Of a finished one; of a pruned one its value when it was pruned."""
+        """Score of a finished trial; of a pruned one the value at which it was pruned."""
         return float(self.frozen.values[0])
 
     @property
     def result(self) -> TrialResult:
-        """Of a finished one."""
+        """Result of a finished trial."""
         assert self.record.result is not None
         return self.record.result
 
     @property
     def held_out(self) -> HeldOut | None:
-        """Its held-out probabilities, decoded now; None where none were kept.
+        """Decodes its held-out probabilities; None if none are stored.
 
         Raises:
             ModelError: They are damaged.
         """
-        found = self.record.held_out
-        return None if found is None else HeldOut.decode(found, f"trial {self.number}")
+        record = self.record.held_out
+        return None if record is None else HeldOut.decode(record, f"trial {self.number}")
 
     def setting(self) -> Setting:
-        """Its setting.
+        """Restores its setting.
 
         Raises:
             SettingsError: This version has no such setting.
@@ -129,17 +129,17 @@ class Trial:
             ) from error
 
 
-class CheckedTrials:
-    """Checks trials as `Trial.of` does, each finished one once: Optuna reads it once too."""
+class TrialCache:
+    """Checks each finished trial once, since Optuna too reads it from the database once."""
 
     def __init__(self) -> None:
         self._finished: dict[int, Trial] = {}
 
-    def of(self, frozen: FrozenTrial) -> Trial:
+    def get(self, frozen: FrozenTrial) -> Trial:
         """See `Trial.of`."""
-        known = self._finished.get(frozen.number)
-        if known is not None and known.frozen is frozen:
-            return known
+        cached = self._finished.get(frozen.number)
+        if cached is not None and cached.frozen is frozen:
+            return cached
         trial = Trial.of(frozen)
         if trial.is_finished:
             self._finished[trial.number] = trial
