@@ -1,4 +1,4 @@
-"""Precision of a forward pass, and the way to a device and back."""
+"""Precision of a forward pass, and transfers to a device and back."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ COMPUTE = {
     "float16": torch.float16,
     HALF: torch.float16,
 }
-_CAST = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+_CAST_LAYERS = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 """Layers whose inputs and weights autocast casts, and which do nothing else with their weights."""
 _FREQUENCIES = "inv_freq"
-"""Buffers of rotary positions, which go from 1 down to 1e-4 and are multiplied by the position."""
-_LAUNCHING = threading.Lock()
+"""Name of the buffers of rotary positions: from 1 down to 1e-4, multiplied by the position."""
+_LAUNCH_LOCK = threading.Lock()
 
 
 def precision(device: torch.device, compute: str) -> Any:
-    """The context that a forward pass runs in; float32 means no autocast and no TF32."""
+    """The context of a forward pass; float32 means no autocast and no TF32."""
     dtype = COMPUTE[compute]
     if dtype == torch.float32:
         return LinearByOneDnn() if device.type == "cpu" else WITHOUT_TF32
@@ -41,11 +41,11 @@ def precision(device: torch.device, compute: str) -> Any:
 
 
 def cast_weights(model: object, compute: str) -> None:
-    """Casts the weights that autocast would cast again in every pass; the features stay the same.
+    """Casts the weights that autocast would cast again in every pass. Does not change the features.
 
     Norms, embeddings and single parameters stay in float32. So do weights that another kind of
-    layer has too, and those of subclasses, which may compute with them first. For `HALF` all are
-    cast: the kernels of norms and of softmax add up in float32 whatever they are given.
+    layer shares, and those of subclasses, which may compute with them first. For `HALF` all are
+    cast: kernels of norms and softmax accumulate in float32 whatever their input is.
 
     Args:
         model: A module; anything else is left as it is.
@@ -53,33 +53,37 @@ def cast_weights(model: object, compute: str) -> None:
     """
     if COMPUTE[compute] == torch.float32 or not isinstance(model, torch.nn.Module):
         return
-    parts = list(model.modules())
+    modules = list(model.modules())
     if compute == HALF:
-        exact = [(part, part._buffers.get(_FREQUENCIES)) for part in parts]
+        frequencies = [(module, module._buffers.get(_FREQUENCIES)) for module in modules]
         model.to(COMPUTE[compute])
-        for part, frequencies in exact:
-            if frequencies is not None:
-                part._buffers[_FREQUENCIES] = frequencies
+        for module, buffer in frequencies:
+            if buffer is not None:
+                module._buffers[_FREQUENCIES] = buffer
         return
-    shared = {
-        id(own) for part in parts if type(part) not in _CAST for own in part.parameters(False)
+    to_cast = [module for module in modules if type(module) in _CAST_LAYERS]
+    kept = {
+        id(weight)
+        for module in modules
+        if type(module) not in _CAST_LAYERS
+        for weight in module.parameters(recurse=False)
     }
-    for part in parts:
-        if type(part) in _CAST and not any(id(own) in shared for own in part.parameters(False)):
-            part.to(COMPUTE[compute])
+    for module in to_cast:
+        if not any(id(weight) in kept for weight in module.parameters(recurse=False)):
+            module.to(COMPUTE[compute])
 
 
 @contextlib.contextmanager
 def launching(device: torch.device) -> Iterator[None]:
-    """Work is launched inside; on a GPU the way out waits until its results have arrived.
+    """Launches the work inside; on a GPU, waits at the end until its results have arrived.
 
-    One thread launches at a time: torch gives Python's lock away at every operation, and two
-    threads that launch would hand it to and fro. While one waits, the next one launches.
+    One thread launches at a time: torch releases Python's lock at every operation, and two
+    launching threads would pass it back and forth. While one waits, the next one launches.
     """
     if device.type != "cuda":
         yield
         return
-    with _LAUNCHING:
+    with _LAUNCH_LOCK:
         yield
         done = torch.cuda.Event(blocking=True)
         done.record(torch.cuda.current_stream(device))
@@ -87,13 +91,13 @@ def launching(device: torch.device) -> Iterator[None]:
 
 
 def stack_inputs(batch: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Equal inputs as one tensor, (batch, …), where the device can fetch it."""
-    whole = _host((len(batch), *batch[0].shape), batch[0].dtype, device)
-    return torch.stack(list(batch), out=whole)
+    """Stacks inputs of one shape, (batch, …), in memory that the device can copy from."""
+    stacked = _empty_on_host((len(batch), *batch[0].shape), batch[0].dtype, device)
+    return torch.stack(list(batch), out=stacked)
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """Moves an input; to a GPU from pinned memory, so that nothing waits for the copy."""
+    """Moves an input to a device. A GPU copies from pinned memory, so nothing waits for it."""
     if device.type != "cuda":
         return value.to(device)
     pinned = value if value.is_pinned() else value.pin_memory()
@@ -103,9 +107,13 @@ def to_device(value: Tensor, device: torch.device) -> Tensor:
 def collect_features(
     tokens: Tensor, lengths: list[int], pools: Iterable[Tensor], shared: Tensor | None
 ) -> Encoded:
-    """Features as they are stored; see `Encoded` for the shapes, pools are (batch, dim) each.
+    """Converts features to what is stored. On a GPU they have arrived when `launching` ends.
 
-    On a GPU they have arrived once `launching` is left.
+    Args:
+        tokens: (positions, dim)
+        lengths: Positions kept of each row.
+        pools: (batch, dim) each.
+        shared: (batch, shared_dim), or None.
     """
     return Encoded(
         to_storage(tokens),
@@ -116,13 +124,13 @@ def collect_features(
 
 
 def to_storage(value: Tensor) -> Tensor:
-    """float16 on the CPU; converted where it was computed, so that half the bytes travel."""
+    """Copies a tensor to the CPU as float16. It is converted first: half the bytes are copied."""
     half = value.to(torch.float16)
     if half.device.type != "cuda":
         return half.cpu()
-    return _host(half.shape, half.dtype, half.device).copy_(half, non_blocking=True)
+    return _empty_on_host(half.shape, half.dtype, half.device).copy_(half, non_blocking=True)
 
 
-def _host(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory of the CPU, pinned for a GPU."""
+def _empty_on_host(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An empty tensor on the CPU, pinned where the device is a GPU."""
     return torch.empty(tuple(shape), dtype=dtype, pin_memory=device.type == "cuda")

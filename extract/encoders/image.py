@@ -29,7 +29,7 @@ from .compute import (
     to_device,
 )
 from .joint import JointImageTower
-from .layers import coarsen, mean_pools
+from .layers import mean_pools, pool_patches
 from .limits import check_arguments, check_side
 from .model_errors import raise_model_errors
 from .options import Options
@@ -283,7 +283,7 @@ class ImageEncoder:
             **mean_pools(means, self.options.pool_layers, patches.shape[2], self.label),
         }
         self.pools = tuple(pools)
-        patches = coarsen(patches, grid, self.options, self.label)
+        patches = pool_patches(patches, grid, self.options, self.label)
         if self.options.tokens == "none":
             patches = patches[:, :0]
         lengths = [patches.shape[1]] * len(pixels)

@@ -1,4 +1,4 @@
-"""Inner layers and grids of a model's features."""
+"""Choice of layers and averaging of patches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .options import Options
 
 
 def check_layer(layer: int, count: int, name: str) -> None:
-    """Refuses a layer that a model does not have.
+    """Checks that a model has a layer.
 
     Raises:
         ModelError: ``layer`` is not below ``count``.
@@ -28,16 +28,16 @@ def check_layer(layer: int, count: int, name: str) -> None:
 
 
 def quarter_depth_layers(depth: int) -> tuple[int, ...]:
-    """The layers at a quarter, half and three quarters of a depth: of 6 layers 1, 3 and 4."""
+    """The layers at a quarter, a half and three quarters of a depth; of 6 layers: 1, 3 and 4."""
     numbers = dict.fromkeys(depth * k // 4 for k in (1, 2, 3))
     return tuple(number for number in numbers if 1 <= number < depth)
 
 
 def select_layer(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor:
-    """One layer's features, or the mean of the last K.
+    """Features of one layer, or the mean of the last K.
 
     Args:
-        states: Features after every layer, equal shapes where they are averaged.
+        states: Features after every layer; of one shape where they are averaged.
         layer: A number from 0, or ``average:K``.
         name: The model, for errors.
 
@@ -60,26 +60,26 @@ def select_layer(states: Sequence[Tensor], layer: str | int, name: str) -> Tenso
 def select_layers(
     output: Any, layer: str | int, inner: Sequence[int], name: str
 ) -> tuple[Tensor, list[Tensor]]:
-    """The layer that is kept and the inner layers asked for, of an output of transformers."""
-    kept = output.last_hidden_state
+    """Features of the chosen layer and of the inner layers, from an output of transformers."""
+    hidden = output.last_hidden_state
     if layer != "last":
-        kept = select_layer(output.hidden_states, layer, name)
-    return kept, [select_layer(output.hidden_states, number, name) for number in inner]
+        hidden = select_layer(output.hidden_states, layer, name)
+    return hidden, [select_layer(output.hidden_states, number, name) for number in inner]
 
 
 def mean_pools(
     means: Sequence[Tensor], layers: Sequence[int], dim: int, name: str
 ) -> dict[str, Tensor]:
-    """Names the means of inner layers.
+    """Means of inner layers by the names of their pools.
 
     Args:
         means: (batch, features) each.
         layers: Their numbers.
-        dim: Features of the layer that is kept.
+        dim: Features of the chosen layer.
         name: The model, for errors.
 
     Raises:
-        ModelError: A layer has another number of features than the one that is kept.
+        ModelError: An inner layer has another number of features than the chosen one.
     """
     for layer, mean in zip(layers, means, strict=True):
         if mean.shape[1] != dim:
@@ -91,22 +91,24 @@ def mean_pools(
     return {f"mean@{layer}": mean for layer, mean in zip(layers, means, strict=True)}
 
 
-def average_grid(patches: Tensor, have: tuple[int, int], want: tuple[int, int]) -> Tensor:
+def average_grid(patches: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
     """Averages patches to a coarser grid.
 
     Args:
         patches: (batch, rows · columns, dim), row by row from the top left.
-        have: (rows, columns) of the patches.
-        want: (rows, columns) of the result.
+        grid: (rows, columns) of the patches.
+        target: (rows, columns) of the result.
 
     Returns:
-        (batch, want rows · want columns, dim)
+        (batch, target rows · target columns, dim)
     """
-    square = patches.transpose(1, 2).unflatten(2, have)
-    return F.adaptive_avg_pool2d(square, want).flatten(2).transpose(1, 2)
+    feature_map = patches.transpose(1, 2).unflatten(2, grid)
+    return F.adaptive_avg_pool2d(feature_map, target).flatten(2).transpose(1, 2)
 
 
-def coarsen(patches: Tensor, grid: tuple[int, int] | None, options: Options, label: str) -> Tensor:
+def pool_patches(
+    patches: Tensor, grid: tuple[int, int] | None, options: Options, label: str
+) -> Tensor:
     """Averages patches to the grid that the options ask for, if they do.
 
     Args:
@@ -118,14 +120,14 @@ def coarsen(patches: Tensor, grid: tuple[int, int] | None, options: Options, lab
     Raises:
         ModelError: The patches form no grid, or a coarser one than is asked for.
     """
-    want = options.grid()
-    if want is None:
+    target = options.grid()
+    if target is None:
         return patches
-    if grid is None or want[0] > grid[0] or want[1] > grid[1]:
+    if grid is None or target[0] > grid[0] or target[1] > grid[1]:
         size = f"{grid[0]}×{grid[1]}" if grid else f"{patches.shape[1]} without a grid"
         raise ModelError(
             f"{label} has {size} patches, tokens = {options.tokens!r} asks for "
-            f"{want[0]}×{want[1]}.",
+            f"{target[0]}×{target[1]}.",
             "Ask for at most as many, or for keep or none.",
         )
-    return average_grid(patches, grid, want)
+    return average_grid(patches, grid, target)

@@ -1,6 +1,6 @@
 """A sentiment lexicon as a frozen text encoder: VADER (Hutto and Gilbert, ICWSM 2014).
 
-No model: 13 numbers a text, in one pool ``all``:
+It has no model, and gives 13 numbers a text in one pool ``all``:
 
 =======  ======================================================================================
 0 – 3    ``neg``, ``neu``, ``pos`` (shares) and ``compound`` (−1 to 1) of the text without links
@@ -10,8 +10,8 @@ No model: 13 numbers a text, in one pool ``all``:
          (between spaces, links left out)
 =======  ======================================================================================
 
-VADER's time grows with the square of a text's length, of which `preparation.MOST` characters are
-read.
+VADER's time grows with the square of a text's length, so only the first
+`preparation.MAX_CHARACTERS` characters are read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import math
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -37,13 +38,13 @@ from .options import Options
 
 _PACKAGE = "vaderSentiment"
 _DEFINITION = 2
-"""Of the 13 numbers; goes up when one of them changes."""
+"""Version of the 13 numbers; raised when one of them changes."""
 _NUMBERS = 13
 _LINKS = re.compile(LINK, re.IGNORECASE)
 
 
 def resolve_lexicon(options: Options = Options()) -> NumbersSpec:  # noqa: B008  (frozen)
-    """Finds the lexicon and what identifies it.
+    """The lexicon's specification.
 
     Raises:
         ModelError: Its package is not installed.
@@ -54,17 +55,13 @@ def resolve_lexicon(options: Options = Options()) -> NumbersSpec:  # noqa: B008 
         raise ModelError(
             f"The text encoder {VADER} needs the package {_PACKAGE}.", f"pip install {_PACKAGE}"
         ) from error
-    source = {"encoder": VADER, "package": version, **_tables()}
+    source = {"encoder": VADER, "package": version, **_table_hashes()}
     return NumbersSpec(options, source, _NUMBERS, _Lexicon)
 
 
 def is_installed() -> bool:
-    """Whether the package of the lexicon is."""
-    try:
-        distribution(_PACKAGE)
-    except PackageNotFoundError:
-        return False
-    return True
+    """Whether the lexicon's package is installed."""
+    return find_spec(_PACKAGE) is not None
 
 
 @functools.cache
@@ -75,7 +72,7 @@ def _analyzer() -> Any:
 
 
 @functools.cache
-def _tables() -> Fields:
+def _table_hashes() -> Fields:
     analyzer = _analyzer()
     return {
         "weights": digest({"words": analyzer.lexicon, "emojis": analyzer.emojis}),
@@ -85,7 +82,7 @@ def _tables() -> Fields:
 
 
 class _Lexicon:
-    """Scores and counts of texts."""
+    """Computes scores and counts of texts."""
 
     def __init__(self) -> None:
         self._analyzer = _analyzer()
@@ -99,10 +96,10 @@ class _Lexicon:
         words = plain.split()
         counts = (*map(plain.count, "!?#"), links, words.count("RT"), len(words))
         scores = self._analyzer.polarity_scores(plain)
-        of_cut = scores if cut == plain else self._analyzer.polarity_scores(cut)
+        cut_scores = scores if cut == plain else self._analyzer.polarity_scores(cut)
         return [
             *(scores[key] for key in ("neg", "neu", "pos", "compound")),
-            *(of_cut[key] for key in ("neg", "pos", "compound")),  # the three shares sum to 1
+            *(cut_scores[key] for key in ("neg", "pos", "compound")),  # the three shares sum to 1
             *map(math.log1p, counts),
         ]
 

@@ -1,9 +1,8 @@
-"""Character n-grams as a frozen text encoder: which spellings a text has, without any fitting.
+"""Hashed character n-grams as a frozen text encoder. Nothing is fitted.
 
-Of each word of the text in lower case, links left out, all runs of 3 to 5 characters, the space
-before and after it among them. Each has one of 4,096 places by its hash; a text's vector, of length
-1, is above zero in the places of its n-grams (feature hashing, see scikit-learn's
-`HashingVectorizer`).
+The n-grams of a text are all runs of 3 to 5 characters of its words in lower case, the space before
+and after a word included; links are left out. Each n-gram is hashed to one of 4,096 features
+(scikit-learn's `HashingVectorizer`). A text's vector has length 1.
 """
 
 from __future__ import annotations
@@ -22,18 +21,20 @@ from .options import Options
 from .preparation import Rule
 
 _DEFINITION = 1
-"""Of the numbers; goes up when one of them changes."""
+"""Version of the numbers; raised when one of them changes."""
 _NUMBERS = 4096
 _LENGTHS = (3, 5)
 _LINKS = re.compile(LINK, re.IGNORECASE)
 
 
 def resolve_ngrams(options: Options = Options()) -> NumbersSpec:  # noqa: B008  (frozen)
-    """What identifies the n-grams; nothing has to be found."""
-    return NumbersSpec(options, {"encoder": NGRAMS, "definition": _DEFINITION}, _NUMBERS, _rule)
+    """The n-grams' specification; they need no files."""
+    return NumbersSpec(
+        options, {"encoder": NGRAMS, "definition": _DEFINITION}, _NUMBERS, _build_rule
+    )
 
 
-def _rule() -> Rule:
+def _build_rule() -> Rule:
     from sklearn.feature_extraction.text import HashingVectorizer  # takes a second to import
 
     hashing = HashingVectorizer(
@@ -46,7 +47,7 @@ def _rule() -> Rule:
     )
 
     def numbers(texts: Sequence[str]) -> Tensor:
-        found = hashing.transform([_LINKS.sub(" ", text) for text in texts])
-        return torch.from_numpy(found.toarray())
+        counts = hashing.transform([_LINKS.sub(" ", text) for text in texts])
+        return torch.from_numpy(counts.toarray())
 
     return numbers

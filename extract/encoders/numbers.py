@@ -1,4 +1,4 @@
-"""Text encoders without a model: some numbers of a text, by fixed rules, in one pool ``all``."""
+"""Text encoders without a model: numbers computed from a text by a rule, in one pool ``all``."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ class NumbersSpec:
 
     options: Options
     source: Fields
-    """Its name under ``encoder``, and what changes its numbers."""
+    """The rule's name under ``encoder``, and everything that changes its numbers."""
     numbers: int
-    """Of a text."""
-    rule: Callable[[], Rule]
-    """Makes the rule; its tables may take time to read."""
+    """How many numbers a text has."""
+    build_rule: Callable[[], Rule]
+    """Builds the rule; its tables may take time to read."""
 
     @property
     def identity(self) -> EncoderIdentity:
-        """What changes its features."""
+        """Everything that changes the encoder's features."""
         options = self.options.fields("text")
-        kept = {key: value for key, value in options.items() if key not in ("layer", "pool_layers")}
-        return EncoderIdentity.of_fields({**self.source, "modality": "text", **kept})
+        used = {key: value for key, value in options.items() if key not in ("layer", "pool_layers")}
+        return EncoderIdentity.of_fields({**self.source, "modality": "text", **used})
 
     @property
     def label(self) -> str:
-        """Name for people."""
+        """Name for users."""
         return self.identity.label
 
     def computed_in(self, compute: str) -> NumbersSpec:
-        """The same; no precision changes it."""
+        """The same encoder; precision changes nothing."""
         return replace(self, options=replace(self.options, compute=compute))
 
     def load(self, device: torch.device) -> NumbersEncoder:
-        """Makes the rule; it needs no device."""
+        """Builds the rule; it needs no device."""
         return NumbersEncoder(self)
 
 
 class NumbersEncoder:
-    """Numbers of texts.
+    """Computes numbers of texts by a rule.
 
     Args:
         spec: The rule.
@@ -63,16 +63,9 @@ class NumbersEncoder:
     def __init__(self, spec: NumbersSpec) -> None:
         self.label, self.options = spec.label, spec.options
         self.size = Size(0, False, spec.numbers, spec.numbers)
-        self.prepare = Numbers(spec.rule)
+        self.prepare = Numbers(spec.build_rule)
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
-        """Puts numbers together: the work is done.
-
-        Args:
-            batch: Of `prepare`.
-
-        Returns:
-            The pool ``all``, and no positions.
-        """
+        """Stacks the numbers that `prepare` computed into the pool ``all``; there are no tokens."""
         numbers = torch.stack(list(batch))
         return collect_features(numbers[:0], [0] * len(batch), [numbers], None)

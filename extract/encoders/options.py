@@ -1,4 +1,4 @@
-"""The choices that all encoders share."""
+"""Options that all encoders share."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from mmsa_cache.store.fingerprint import Fields
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Which features are kept, and how they are computed."""
+    """Which features are kept and how they are computed."""
 
     layer: str | int = "last"
-    """``last`` (what the model returns), a number, or ``average:K`` of the last K."""
+    """``last`` (the model's output), a number, or ``average:K``: the mean of the last K."""
     tokens: str = "keep"
     """``keep``, ``pool:GxG`` (patches averaged to a grid) or ``none``."""
     compute: str = "float32"
-    """``float32``, autocast to ``bfloat16`` or ``float16``, or all in float16: ``half``."""
+    """``float32``; ``bfloat16`` or ``float16`` by autocast; ``half``: everything in float16."""
     pool_layers: tuple[int, ...] = ()
-    """Inner layers whose means are pools too, ``mean@N`` each."""
+    """Inner layers whose means are further pools, ``mean@N`` each."""
     device: str = "cpu"
-    """Kind of device that computes them, ``cpu`` or ``cuda``: they add up in other orders."""
+    """``cpu`` or ``cuda``: they add in different orders."""
 
     def fields(self, modality: str) -> Fields:
-        """Their part of the fingerprint."""
+        """The options' part of the fingerprint."""
         fields: Fields = {
             "layer": self.layer,
             "tokens": self.tokens if modality == "image" or self.tokens == "none" else "keep",
@@ -37,6 +37,6 @@ class Options:
         return fields
 
     def grid(self) -> tuple[int, int] | None:
-        """(rows, columns) that patches are averaged to; None where they are not."""
+        """(rows, columns) that patches are averaged to, or None."""
         match = re.fullmatch(r"pool:(\d+)x(\d+)", self.tokens)
         return (int(match[1]), int(match[2])) if match else None

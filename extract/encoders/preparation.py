@@ -1,6 +1,6 @@
-"""From texts and pictures to the inputs of a model, without the model.
+"""Texts and pictures → inputs of a model.
 
-What is here can be pickled: a process that reads rows has no use for a model.
+Everything here can be pickled and holds no model: processes that read rows use it too.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .tokenizer import tokenize
 
 Rule = Callable[[Sequence[str]], Tensor]
 """Texts → their numbers, (texts, numbers) float32."""
-MOST = 2_000
-"""Characters of a text that a rule reads: its time may grow faster than the length."""
+MAX_CHARACTERS = 2_000
+"""Characters of a text that a rule reads. Its time may grow faster than the length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Squares:
-    """Pictures → (3, size, size) uint8 each; see `fit_square`."""
+    """Pictures → (3, size, size) uint8 each, see `fit_square`."""
 
     size: int
     """Side in pixels."""
@@ -36,7 +36,7 @@ class Squares:
     resample: str
 
     def __call__(self, values: Iterable[NDArray[np.uint8]]) -> list[Tensor]:
-        """Pictures are (height, width, 3) uint8."""
+        """Resizes and crops pictures, (height, width, 3) uint8 each."""
         return [fit_square(image, self.size, self.crop, self.resample) for image in values]
 
 
@@ -44,27 +44,27 @@ class TokenIds:
     """Texts → token ids, (tokens,) int64 each, special tokens included; at least one each.
 
     Args:
-        tokenizer: Of transformers.
+        tokenizer: A tokenizer of transformers.
         max_tokens: Longest sequence; longer ones are truncated.
-        vocabulary: Tokens that the model knows.
-        label: What messages call the encoder.
+        vocabulary: Size of the model's vocabulary.
+        label: The encoder, for errors.
     """
 
     def __init__(self, tokenizer: Any, max_tokens: int, vocabulary: int, label: str) -> None:
         self._arguments = tokenizer, max_tokens, vocabulary, label
         ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-        self._nothing: int = next((one for one in ends if one is not None), 0)
-        """The token that stands for an empty text, where the tokenizer adds none."""
-        self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
+        self._empty_text: int = next((token for token in ends if token is not None), 0)
+        """Token of an empty text, where the tokenizer adds none."""
+        self._lock = threading.Lock()  # truncation is a state of the tokenizer
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
 
     def __call__(self, values: Iterable[str]) -> list[Tensor]:
-        """Token ids.
+        """Tokenizes texts.
 
         Raises:
-            ModelError: The model has no such token.
+            ModelError: The model's vocabulary lacks a token.
         """
         tokenizer, max_tokens, vocabulary, label = self._arguments
         texts = list(values)
@@ -72,28 +72,28 @@ class TokenIds:
             return []
         with self._lock:
             rows = tokenize(tokenizer, texts, truncation=True, max_length=max_tokens)
-        last = max(max(ids, default=self._nothing) for ids in rows["input_ids"])
-        if last >= vocabulary:  # on a GPU it would end the process's use of it
+        largest = max(max(ids, default=self._empty_text) for ids in rows["input_ids"])
+        if largest >= vocabulary:  # on a GPU this would make the device unusable for the process
             raise ModelError(
-                f"{label}: its tokenizer gives token {last}, its model knows {vocabulary}.",
+                f"{label}: its tokenizer gives token {largest}, its model knows {vocabulary}.",
                 "Give the folder of a model with its own tokenizer.",
             )
-        return [torch.tensor(ids or [self._nothing]) for ids in rows["input_ids"]]
+        return [torch.tensor(ids or [self._empty_text]) for ids in rows["input_ids"]]
 
 
 class Numbers:
     """Texts → the numbers of a rule, (numbers,) float32 each.
 
     Args:
-        make: Makes the rule, in each process anew; its tables may take time to read.
+        build_rule: Builds the rule, once in each process.
     """
 
-    def __init__(self, make: Callable[[], Rule]) -> None:
-        self._make, self._rule = make, make()
+    def __init__(self, build_rule: Callable[[], Rule]) -> None:
+        self._build_rule, self._rule = build_rule, build_rule()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._make,)
+        return type(self), (self._build_rule,)
 
     def __call__(self, values: Iterable[str]) -> list[Tensor]:
-        texts = [text[:MOST] for text in values]
+        texts = [text[:MAX_CHARACTERS] for text in values]
         return list(self._rule(texts)) if texts else []

@@ -1,8 +1,7 @@
-"""What every frozen encoder gives.
+"""Interfaces of the frozen encoders.
 
-A *tower* is one model of one library, called as that library wants it; an encoder puts reading,
-pooling, precision and the choice of positions around it. Text and image encoders differ in what
-they prepare, never in what they return.
+A *tower* wraps one model of one library. An encoder adds preparation, pooling, precision and the
+choice of positions. Text and image encoders differ in their inputs, never in what they return.
 """
 
 from __future__ import annotations
@@ -27,49 +26,49 @@ class Encoded:
     """Features of one batch, float16, on the CPU."""
 
     tokens: Tensor
-    """(positions, dim): the kept positions of all rows, back to back"""
+    """(positions, dim): the kept positions of all rows, concatenated"""
     lengths: list[int]
-    """Positions kept of each row, (batch,)."""
+    """Number of kept positions of each row, (batch,)."""
     pooled: Tensor
     """(batch, pools, dim)"""
     shared: Tensor | None
-    """(batch, shared_dim): the embedding that a joint model compares across modalities"""
+    """(batch, shared_dim): embedding in the space that both modalities of a joint model share"""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a row's features are."""
+    """Size of one row's features."""
 
     positions: int
     """Positions of the longest row."""
     ragged: bool
     """Whether a row keeps as many positions as its input is long."""
-    numbers_a_position: int
-    numbers_besides: int
-    """Pools and the shared embedding."""
+    position_numbers: int
+    """Numbers of one position."""
+    pooled_numbers: int
+    """Numbers of all pools and the shared embedding."""
 
     def bytes(self, inputs: Sequence[Tensor]) -> float:
-        """Mean bytes a row in the cache, estimated from some rows' inputs."""
+        """Mean bytes a row in the store, estimated from the inputs of some rows."""
         positions: float = self.positions
         if self.ragged and inputs:
             positions = sum(len(value) for value in inputs) / len(inputs)
-        return 2 * (positions * self.numbers_a_position + self.numbers_besides) + _ROW_OVERHEAD
+        return 2 * (positions * self.position_numbers + self.pooled_numbers) + _ROW_OVERHEAD
 
     @property
     def padded_float32_bytes(self) -> int:
-        """Bytes a row if every row were padded to the longest and stored in float32."""
-        return 4 * (self.positions * self.numbers_a_position + self.numbers_besides)
+        """Bytes a row if all rows were padded to the longest and stored in float32."""
+        return 4 * (self.positions * self.position_numbers + self.pooled_numbers)
 
     @classmethod
     def of(cls, probe: Encoded, positions: int, *, ragged: bool) -> Size:
-        """From one encoded row and the positions of the longest."""
-        besides = probe.pooled[0].numel()
-        besides += 0 if probe.shared is None else probe.shared.shape[1]
-        return cls(positions, ragged, probe.tokens.shape[1], besides)
+        """Size by one encoded row and the positions of the longest."""
+        shared = 0 if probe.shared is None else probe.shared.shape[1]
+        return cls(positions, ragged, probe.tokens.shape[1], probe.pooled[0].numel() + shared)
 
 
 class TextOutput(NamedTuple):
-    """What a text tower gives for one batch."""
+    """Output of a text tower for one batch."""
 
     hidden: Tensor
     """(batch, tokens, dim)"""
@@ -82,23 +81,30 @@ class TextOutput(NamedTuple):
 
 
 class TextTower(Protocol):
-    """One text model, called as its library wants it."""
+    """One text model."""
 
     limit: int | None
-    """Longest sequence it takes; None where it has no limit."""
+    """Longest sequence; None where there is no limit."""
     full_length: bool
-    """Whether it reads every text padded to ``limit``, without a mask (SigLIP was trained so)."""
+    """Whether every text is padded to ``limit`` and not masked, as SigLIP was trained."""
 
     def __call__(
         self, ids: Tensor, mask: Tensor, layer: str | int, inner: Sequence[int] = ()
     ) -> TextOutput:
-        """Runs it once on ids and mask, (batch, tokens) each, True = real token."""
+        """Runs the model.
+
+        Args:
+            ids: (batch, tokens)
+            mask: (batch, tokens), True = real token.
+            layer: See `Options`.
+            inner: Further layers to return.
+        """
 
     def to(self, device: torch.device) -> object: ...
 
 
 class ImageOutput(NamedTuple):
-    """What an image tower gives for one batch."""
+    """Output of an image tower for one batch."""
 
     patches: Tensor
     """(batch, rows · columns, dim), row by row from the top left"""
@@ -113,45 +119,45 @@ class ImageOutput(NamedTuple):
 
 
 class ImageTower(Protocol):
-    """One image model, called as its library wants it."""
+    """One image model."""
 
     def __call__(self, pixels: Tensor, layer: str | int, inner: Sequence[int] = ()) -> ImageOutput:
-        """Runs it once on normalised pixels, (batch, 3, side, side)."""
+        """Runs the model on normalised pixels, (batch, 3, side, side); see `TextTower`."""
 
     def to(self, device: torch.device) -> object: ...
 
 
 class Prepare(Protocol):
-    """Texts or pictures → inputs of the model; the first axis is what batches are sorted by.
+    """Texts or pictures → inputs of the model. Batches are sorted by the first axis of an input.
 
-    Where it can be pickled, without its model, other processes may do it.
+    One that can be pickled runs in other processes too.
     """
 
     def __call__(self, values: Iterable[Any], /) -> list[Tensor]: ...
 
 
 class HasPrepare(Protocol):
-    """What says how values are prepared."""
+    """Anything with a way to prepare inputs."""
 
     @property
     def prepare(self) -> Prepare: ...
 
 
 class Encoder(HasPrepare, Protocol):
-    """What the loop needs of an encoder."""
+    """What the extraction loop needs of an encoder."""
 
     label: str
     options: Options
     pools: tuple[str, ...]
     size: Size
     equal_inputs: bool
-    """Whether all inputs are equally long, so that their order in a batch does not matter."""
+    """Whether all inputs have one length, so that batches need not be sorted."""
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded: ...
 
 
 class ResolvedEncoder(Protocol):
-    """An encoder whose files are found and hashed; it is not loaded yet."""
+    """An encoder whose files are found and hashed, but not loaded."""
 
     @property
     def identity(self) -> EncoderIdentity: ...

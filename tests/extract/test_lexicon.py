@@ -81,9 +81,9 @@ def test_the_identity_follows_the_tables_and_the_package() -> None:
     found = resolve_lexicon().identity
     assert (found.name, found.modality, found.random_weights) == ("vader", "text", False)
     changed = {"vaderSentiment": 9.0}
-    lexicon._tables.cache_clear()
+    lexicon._table_hashes.cache_clear()
     with mock.patch.dict(lexicon._analyzer().lexicon, changed):
         other = resolve_lexicon().identity
-    lexicon._tables.cache_clear()
+    lexicon._table_hashes.cache_clear()
     assert [line.split(":")[0] for line in other.changes_since(found)] == ["weights"]
     assert resolve_lexicon().computed_in("float16").identity.changes_since(found) == []
