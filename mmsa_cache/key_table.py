@@ -41,13 +41,13 @@ class KeyTable:
             run = self._runs.pop().with_more(run.values, run.places)
         self._runs.append(run)
 
-    def places(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Where keys were first added, counted from 0; −1 where they were not, (rows,)."""
         values = as_sortable(keys)
         order = np.argsort(values)  # in order they are found without leaving the cache
         wanted, found = values[order], np.full(len(keys), -1)
         for run in self._runs:
-            found = np.where(found >= 0, found, run.places_of(wanted))
+            found = np.where(found >= 0, found, run.find_sorted(wanted))
         places = np.empty(len(keys), np.int64)
         places[order] = found
         return places
@@ -64,7 +64,7 @@ class _Sorted:
         order = np.argsort(every, kind="stable")  # runs that are sorted are merged
         return _Sorted(every[order], np.concatenate([self.places, places])[order])
 
-    def places_of(self, wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    def find_sorted(self, wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
         """Places of values that are in order."""
         if not len(self.values):
             return np.full(len(wanted), -1)

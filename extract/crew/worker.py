@@ -136,7 +136,7 @@ class _Entries:
         return self._keys.count
 
     def has(self, keys: Keys) -> NDArray[np.bool_]:
-        return self._keys.places(keys) >= 0
+        return self._keys.find(keys) >= 0
 
     def publish(self, *shards: Shard) -> int:
         entry = self._sealer.seal(shards)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.features.bank import BankChoice, FeatureBank
-from mmsa_cache.features.batch import Dims, pools_read
+from mmsa_cache.features.batch import Dims, required_pools
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import split_terms, vector_name
 from mmsa_cache.store.keys import KEY_BYTES
@@ -69,7 +69,7 @@ def generate_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
         return (mean + scale * rng.standard_normal((rows, size))).astype(FEATURE_DTYPE)
 
     def generate(modality: str, encoder: str) -> ModalityFeatures:
-        sizes = pools_read(readers, modality, encoder)
+        sizes = required_pools(readers, modality, encoder)
         own = any(split_terms(pair[modality == "image"])[0] == encoder for pair, _ in readers)
         names = {p: vector_name(modality, p if own else f"{encoder}.{p}") for p in sizes}
         pools = tuple(pool for pool in sizes if pool != SHARED)

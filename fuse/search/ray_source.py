@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.copies import CopiedSource, node_folder
+from mmsa_cache.features.remote_source import RemoteSource, download_folder
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.files.untrusted import read_part
 
@@ -15,7 +15,7 @@ from mmsa_cache.files.untrusted import read_part
 class RaySource:
     """Features on the disk of an actor's machine, copied there from the machine of the search."""
 
-    copied: CopiedSource
+    copied: RemoteSource
     node: str
     """Ray's identifier of the machine of the search."""
 
@@ -24,7 +24,7 @@ class RaySource:
         """Makes a source for actors from one that opens in this process."""
         import ray
 
-        return cls(CopiedSource.of(source), ray.get_runtime_context().get_node_id())
+        return cls(RemoteSource.of(source), ray.get_runtime_context().get_node_id())
 
     def open(self, device: str) -> FeatureBank:
         """See `BankSource.open`; first copies the files that the machine lacks."""
@@ -32,7 +32,7 @@ class RaySource:
 
         if ray.get_runtime_context().get_node_id() == self.node:
             return self.copied.source.open(device)
-        return self.copied.here(self._read, node_folder()).open(device)
+        return self.copied.here(self._read, download_folder()).open(device)
 
     def _read(self, path: Path, offset: int, count: int) -> bytes:
         import ray

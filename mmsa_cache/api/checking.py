@@ -11,8 +11,8 @@ from mmsa_cache.compose.check.summary import DataSummary
 from mmsa_cache.data.inspection import Problem
 from mmsa_cache.escaping import escape_controls
 
-from .calls import in_project
-from .opening import settings_of
+from .calls import work_in_project
+from .opening import resolve_settings
 
 
 class DataCheck:
@@ -46,5 +46,5 @@ def check(data: str | Path | None = None, *, files: bool = True, **settings: obj
     Raises:
         SettingsError: There is no such data, or a setting cannot be used.
     """
-    with in_project() as here:
-        return DataCheck(look_at(settings_of(here, None, data, settings), files=files))
+    with work_in_project() as here:
+        return DataCheck(look_at(resolve_settings(here, None, data, settings), files=files))

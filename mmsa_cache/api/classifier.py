@@ -16,10 +16,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fuse.training.classifier import input_dims
 from fuse.training.final import train_on_all_rows
 from mmsa_cache.errors import DataError, ModelError, SettingsError
-from mmsa_cache.features.absent import absent
+from mmsa_cache.features.absent import missing_features
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.batch import Dims, pools_read
-from mmsa_cache.features.computed import COMPUTED
+from mmsa_cache.features.batch import Dims, required_pools
+from mmsa_cache.features.computed_pools import COMPUTED
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import (
     DEFAULT_ENCODER,
@@ -32,11 +32,11 @@ from mmsa_cache.names import (
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .calls import in_terms
-from .frozen import frozen_encoder
-from .halves import DTYPES, entries_of, features_of, holds_posts
-from .labels import coded
-from .parameters import PARAMETERS, SIGNATURE, setting_of, training_of
+from .calls import translate_errors
+from .frozen_encoder import frozen_encoder
+from .labels import encode_labels
+from .modality_input import VECTOR_DTYPES, as_entries, features_from_input, holds_posts
+from .parameters import PARAMETERS, SIGNATURE, build_setting, training_parameters
 
 _NOT_ROUTED = {"X_text": UNUSED, "X_image": UNUSED}
 """Halves are X, not metadata of scikit-learn."""
@@ -96,7 +96,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     __init__.__signature__ = SIGNATURE  # type: ignore[attr-defined]
 
-    @in_terms()
+    @translate_errors()
     def fit(self, X_text: Any, X_image: Any = None, y: Any = None, *, groups: Any = None) -> Self:
         """Learns from posts; ``fit(X, y)`` too.
 
@@ -112,16 +112,16 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             TrainingError: The loss is not finite.
         """
         given = vars(self)
-        training, read = training_of(given), setting_of(given).modality
+        training, read = training_parameters(given), build_setting(given).modality
         X_text, X_image, y = _as_called(X_text, X_image, y)
         self._encoders: dict[str, EncoderIdentity] = {}
         halves = self._halves(X_text, X_image, read, reset=True)
-        self.classes_, codes = coded(y)
+        self.classes_, codes = encode_labels(y)
         groups = np.arange(len(codes)) if groups is None else column_or_1d(groups)
         check_consistent_length(*_tables(halves), codes, groups)
         groups = np.unique(groups, return_inverse=True)[1]
         pools = {name: found.pools for name, found in halves.items()}
-        self.setting_ = setting = setting_of(given, pools)
+        self.setting_ = setting = build_setting(given, pools)
         protocol = training.protocol(codes, groups)
         self.folds_ = protocol.folds
         bank = self._bank(halves, Dims(1, 1, {"text_mean": 1, "image_mean": 1}), codes)
@@ -133,7 +133,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         )
         return self
 
-    @in_terms()
+    @translate_errors()
     def predict_proba(self, X_text: Any, X_image: Any = None) -> NDArray[np.float64]:
         """Calibrated probabilities, (posts, classes) in the order of `classes_`.
 
@@ -182,7 +182,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         found = {
             name: features
             for name in read
-            if (features := features_of(given[name], name, self._encode)) is not None
+            if (features := features_from_input(given[name], name, self._encode)) is not None
         }
         if not found:
             raise DataError(f"There is no X_{' and no X_'.join(read)}.")
@@ -190,7 +190,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def _parted(self, X: Any, reset: bool) -> tuple[Any, Any]:
         """The two halves of one X."""
-        table = entries_of(X)
+        table = as_entries(X)
         if isinstance(table, list) or table.ndim == 3:
             return X, None
         if holds_posts(table):
@@ -201,7 +201,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             text, *image = (list(column) for column in table.T)
             return text, image[0] if image else None
         with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is an error
-            columns = validate_data(self, X, reset=reset, dtype=DTYPES)
+            columns = validate_data(self, X, reset=reset, dtype=VECTOR_DTYPES)
         every, own = columns.shape[1], self.text_features
         own = every if own is None else own
         if own > every:
@@ -247,9 +247,9 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         text, image = (
             halves[name]
             if name in halves
-            else absent(
+            else missing_features(
                 getattr(dims, name),
-                pools_read([(DEFAULT_PAIR, dims)], name, DEFAULT_ENCODER),
+                required_pools([(DEFAULT_PAIR, dims)], name, DEFAULT_ENCODER),
                 cells,
                 rows,
             )

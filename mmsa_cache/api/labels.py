@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from mmsa_cache.errors import DataError
 
 
-def coded(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def encode_labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The classes, sorted, and the code of each post's.
 
     Raises:

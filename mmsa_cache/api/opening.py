@@ -9,14 +9,14 @@ from pathlib import Path
 from mmsa_cache.compose.extraction.crew import EngineName
 from mmsa_cache.compose.extraction.extract import extract_splits
 from mmsa_cache.compose.session.session import Session
-from mmsa_cache.config.loading import keys_by_name, load_settings
+from mmsa_cache.config.loading import load_settings, setting_keys
 from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.stored import split_path
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.files.paths import check_paths
 from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, suggest_or_list, unknown_name
 
-from .calls import absolute, engine_of, in_project, placed, texts
+from .calls import absolute_path, check_texts, engine_request, resolve_argument, work_in_project
 
 
 def open(
@@ -37,8 +37,8 @@ def open(
         SettingsError: Names every setting that cannot be used.
         CacheNotFoundError: There is no such store; names those there are.
     """
-    with in_project() as here:
-        session = Session(settings_of(here, cache, data, settings))
+    with work_in_project() as here:
+        session = Session(resolve_settings(here, cache, data, settings))
         root = session.settings.cache.dir
         if not any(map(session.store.split, SPLITS)):
             near_by = [*_stores_in(root), *_stores_in(root.parent)]
@@ -74,17 +74,17 @@ def extract(
     Raises:
         MmsaError: As the data, the encoders and the store raise.
     """
-    with in_project() as here:
-        texts(split=split, encoders=encoders)
-        crew = engine_of(engine, workers, address)
-        found = settings_of(here, cache, data, settings)
+    with work_in_project() as here:
+        check_texts(split=split, encoders=encoders)
+        crew = engine_request(engine, workers, address)
+        found = resolve_settings(here, cache, data, settings)
         split = ALL if split is None else split
         encoders = DEFAULT_ENCODER if encoders is None else encoders
         extract_splits(found, split, encoders, engine=crew)
         return Session(found)
 
 
-def opened(session: Session | None) -> Session:
+def session_or_default(session: Session | None) -> Session:
     """The session that a function was given, else that of the working folder.
 
     Raises:
@@ -99,7 +99,7 @@ def opened(session: Session | None) -> Session:
     return session
 
 
-def settings_of(
+def resolve_settings(
     here: Path, cache: str | Path | None, data: str | Path | None, given: Mapping[str, object]
 ) -> Settings:
     """The settings of a call.
@@ -111,15 +111,15 @@ def settings_of(
         given: The other settings.
     """
     check_paths(cache=cache, data=data)
-    keys = keys_by_name()
+    keys = setting_keys()
     unknown = [f"{name}{suggest_or_list(name, keys)}" for name in given if name not in keys]
     if unknown:
         raise SettingsError("There are no such settings.", "Correct them all.", unknown)
-    values = {".".join(keys[name]): placed(here, value) for name, value in given.items()}
+    values = {".".join(keys[name]): resolve_argument(here, value) for name, value in given.items()}
     if cache is not None:
-        values["cache.dir"] = absolute(here, cache)
+        values["cache.dir"] = absolute_path(here, cache)
     if data is not None:
-        values["data.root"] = data if "://" in str(data) else absolute(here, data)
+        values["data.root"] = data if "://" in str(data) else absolute_path(here, data)
     named = {"cache.dir": "cache=", "data.root": "data="}
     named |= {".".join(keys[name]): f"{name}=" for name in given}
     found = load_settings(values, named=named)

@@ -71,7 +71,7 @@ SIGNATURE = inspect.Signature(
 )
 
 
-def training_of(given: Mapping[str, object]) -> Training:
+def training_parameters(given: Mapping[str, object]) -> Training:
     """What of the parameters is no field of a setting.
 
     Raises:
@@ -81,7 +81,7 @@ def training_of(given: Mapping[str, object]) -> Training:
     return validate(Training, values, _MISTAKES)
 
 
-def setting_of(
+def build_setting(
     given: Mapping[str, object], pools: Mapping[str, Sequence[str]] | None = None
 ) -> Setting:
     """The setting of the parameters.

@@ -17,7 +17,7 @@ from mmsa_cache.runs.folder import LATEST, RunFolder
 from mmsa_cache.runs.record import RunRecord
 
 from . import plots
-from .calls import in_project, in_terms, placed
+from .calls import resolve_argument, translate_errors, work_in_project
 from .report import Report
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ class Run:
     """
 
     def __init__(self, run: str | os.PathLike[str] = LATEST) -> None:
-        with in_project() as here:
+        with work_in_project() as here:
             check_paths(run=run if not isinstance(run, str) else None)
-            found = RunFolder.find(str(placed(here, run)))
+            found = RunFolder.find(str(resolve_argument(here, run)))
             self.folder = RunFolder(found.path.resolve())
 
     @classmethod
     def all(cls) -> list[Run]:
         """The runs of this project, the last trained first."""
-        with in_project():
+        with work_in_project():
             found = sorted(RunFolder.all(), key=RunFolder.trained_at, reverse=True)
             return [cls(run.path) for run in found]
 
@@ -97,7 +97,7 @@ class Run:
         """The model with its encoders, loaded once; see `load_model` for other devices."""
         from mmsa_cache.compose.predict.predictor import load_model
 
-        with in_project():
+        with work_in_project():
             return load_model(self.path)
 
     def predict(self, text: str | None = None, image: str | Path | None = None) -> str:
@@ -117,7 +117,7 @@ class Run:
         Raises:
             MmsaError: See `Predictor.predict`.
         """
-        with in_terms():
+        with translate_errors():
             return self.model.predict(text, image)
 
     def report(self) -> Report:

@@ -9,10 +9,10 @@ from mmsa_cache.compose.search.search import SearchRequest
 from mmsa_cache.compose.search.search import search as run_study
 from mmsa_cache.compose.session.session import Session
 
-from .calls import at_least_one, engine_of, in_project, texts
-from .opening import opened
+from .calls import check_counts, check_texts, engine_request, work_in_project
+from .opening import session_or_default
 from .study import Study
-from .terms import in_python
+from .wording import in_python_terms
 
 
 def search(
@@ -47,11 +47,11 @@ def search(
     Raises:
         MmsaError: The study or an argument is wrong, or nearly all trials fail.
     """
-    session = opened(session)
-    with in_project():
-        at_least_one(trials=trials)
-        texts(study=study, name=name, select=select, outer=outer)
-        crew = engine_of(engine, workers, address)
+    session = session_or_default(session)
+    with work_in_project():
+        check_counts(trials=trials)
+        check_texts(study=study, name=name, select=select, outer=outer)
+        crew = engine_request(engine, workers, address)
         request = SearchRequest(study, trials, crew, select, name=name, track=track, outer=outer)
         result = run_study(session, request)
-        return Study(result.study, session, notes=[*map(in_python, result.notes)])
+        return Study(result.study, session, notes=[*map(in_python_terms, result.notes)])

@@ -24,8 +24,8 @@ from mmsa_cache.names import unknown_name
 from mmsa_cache.notebook import as_html
 
 from . import plots
-from .calls import in_project, texts
-from .opening import opened
+from .calls import check_texts, work_in_project
+from .opening import session_or_default
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ class Study:
     def __init__(
         self, name: str, session: Session | None = None, *, notes: Sequence[str] = ()
     ) -> None:
-        texts(name=name)
+        check_texts(name=name)
         known = _studies(session)
         if name not in known:
             raise unknown_name("There is no study", name, known, "Search one: mmsa.search().")
@@ -196,7 +196,7 @@ class Study:
 
 def _studies(session: Session | None) -> dict[str, tuple[StoredStudy, StudyConfig]]:
     """The studies of the database by name, and what they search."""
-    with in_project():
-        settings = load_settings() if session is None else opened(session).settings
+    with work_in_project():
+        settings = load_settings() if session is None else session_or_default(session).settings
         stored = read_studies(studies_database(settings))
     return {of.name: (of, of.record.identity.study) for of in stored if of.record.identity}

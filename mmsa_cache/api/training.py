@@ -16,8 +16,15 @@ from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import check_choice, suggest_or_list
 
-from .calls import as_typed, at_least_one, engine_of, in_project, texts, truths
-from .opening import opened
+from .calls import (
+    check_bools,
+    check_counts,
+    check_texts,
+    engine_request,
+    format_call,
+    work_in_project,
+)
+from .opening import session_or_default
 from .run import Run
 from .study import Study
 
@@ -73,11 +80,11 @@ def train(
         MmsaError: An argument is wrong, or the features are not there.
     """
     given = {key: value for key, value in locals().items() if key not in ("session", "setting")}
-    session = opened(session)
-    with in_project():
-        at_least_one(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb, trials=trials)
-        texts(name=name, outer=outer)
-        truths(single=single, average=average, refit=refit, nested=nested)
+    session = session_or_default(session)
+    with work_in_project():
+        check_counts(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb, trials=trials)
+        check_texts(name=name, outer=outer)
+        check_bools(single=single, average=average, refit=refit, nested=nested)
         check_choice("decide", decide, DECIDE)
         _check_names(setting)
         studies = _studies_of(study)
@@ -97,10 +104,10 @@ def train(
             max_mb=max_mb,
             nested=bool(nested),
             trials=trials,
-            engine=engine_of(engine, workers, address),
+            engine=engine_request(engine, workers, address),
             decide=decide,
             track=track,
-            command=as_typed(train, given | setting),
+            command=format_call(train, given | setting),
         )
         return Run(train_run(session, request).directory)
 

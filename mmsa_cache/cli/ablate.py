@@ -83,7 +83,7 @@ def ablate(
     )
     check_outputs(*request.out, force=force)
     record = ablate_axes(Session(call.settings()), request)
-    if call.printed(record.as_json()):
+    if call.print_json(record.as_json()):
         return
     print_result(format_ablation(record))
     say_notes(record.notes)
@@ -117,5 +117,5 @@ def ablate_report(
     request = ParityRequest(assignments or [], outer, folds, seeds, stop, crew, out)
     check_outputs(out, out.with_suffix(".svg") if out and out.suffix else None, force=force)
     record = report(Session(call.settings()), request)
-    if not call.printed(record.as_json()):
+    if not call.print_json(record.as_json()):
         print_result(record.page)

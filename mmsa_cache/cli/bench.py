@@ -38,10 +38,10 @@ def bench_extract(
         from mmsa_cache.compose.extraction.crew import EngineRequest
 
         request = EngineRequest(engine, None, address)
-        call.figures(bench_crew(call.settings(), pairs, rounds, request))
+        call.print_figures(bench_crew(call.settings(), pairs, rounds, request))
         return
     figures = measure(call.settings(), pairs, rounds, precision_effect=precision_effect)
-    call.figures(figures)
+    call.print_figures(figures)
 
 
 @app.command("train")
@@ -54,7 +54,7 @@ def bench_train(
     """Stage two against a textbook loop, encoders in the loop, and single HDF5 reads."""
     from mmsa_cache.compose.bench.train import bench_train as measure
 
-    call.figures(measure(call.settings(), rounds, threads))
+    call.print_figures(measure(call.settings(), rounds, threads))
 
 
 @app.command("search")
@@ -69,7 +69,7 @@ def bench_search(
     from mmsa_cache.compose.bench.search import bench_search as measure
     from mmsa_cache.compose.session.session import Session
 
-    call.figures(measure(Session(call.settings()), study, trials, workers))
+    call.print_figures(measure(Session(call.settings()), study, trials, workers))
 
 
 @app.command("store")
@@ -84,7 +84,7 @@ def bench_store(
     from mmsa_cache.compose.bench import store
 
     found = store.bench_store(_counts(rows))
-    if call.printed(found):
+    if call.print_json(found):
         return
     say("Note: generated features. Seconds (of the processor); × is a multiple of the line before.")
     show_table(store.store_table(found), list(store.COLUMNS))
@@ -106,7 +106,7 @@ def bench_engine(
     from mmsa_cache.compose.bench import engine
 
     found = engine.bench_engine(_counts(rows), workers, faults=faults)
-    if call.printed(found):
+    if call.print_json(found):
         return
     say("Note: simulated. Encoders sleep, on a clock that skips the time.")
     lines = engine.engine_table(found)
@@ -153,11 +153,11 @@ def bench_gpu(
     check_outputs(out if pack is None else pack / PACKED, force=force)
     if pack is not None:
         written = gpu.pack(Session(call.settings()), pack)
-        call.figures({"features": str(written), "bytes": written.stat().st_size})
+        call.print_figures({"features": str(written), "bytes": written.stat().st_size})
         return
     record = gpu.bench_gpu(out, rehearse=rehearse, features=features, steps=steps)
     table = format_record(record)
-    if call.printed(record.model_dump(mode="json")):
+    if call.print_json(record.model_dump(mode="json")):
         say(table)
     else:
         print_result(table)

@@ -12,7 +12,7 @@ from mmsa_cache.console import print_result, say
 
 from .cache_hub import pull, push
 from .cache_import import import_files
-from .output import age, show_table
+from .output import format_duration, show_table
 from .verb import Call, verb
 
 app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
@@ -31,7 +31,7 @@ def cache_ls(call: Call) -> None:
     from mmsa_cache.compose.cache.caches import existing_caches
 
     records = existing_caches(call.settings())
-    if call.printed(records):
+    if call.print_json(records):
         return
     rows = []
     for r in records:
@@ -40,7 +40,7 @@ def cache_ls(call: Call) -> None:
             asdict(r)
             | {
                 "size": decimal(r.bytes),
-                "age": age(86400 * r.age_days),
+                "age": format_duration(86400 * r.age_days),
                 "state": r.problem or ", ".join(parts) or "no split needs it",
             }
         )
@@ -56,7 +56,7 @@ def verify(call: Call) -> None:
     from mmsa_cache.compose.cache.verify import verify as verify_caches
 
     records = verify_caches(call.settings())
-    if not call.printed(records):
+    if not call.print_json(records):
         lines = [
             {
                 "cache": r.cache,
@@ -94,7 +94,7 @@ def prune(
 
     request = PruneRequest(unused, unfinished, stale, encoder, older_than, really=yes)
     records = prune_caches(call.settings(), request)
-    if call.printed(records):
+    if call.print_json(records):
         return
     show_table(
         [asdict(r) | {"size": decimal(r.bytes)} for r in records], ["directory", "size", "state"]
@@ -114,7 +114,7 @@ def cache_show(
     from mmsa_cache.compose.cache.show import show
 
     shown = show(call.settings(), guid, split)
-    if call.printed(shown):
+    if call.print_json(shown):
         return
     for key in ("guid", "tag", "text", "image", "thumbnail"):
         print_result(f"{key}: {getattr(shown, key)}")

@@ -28,7 +28,9 @@ def push(
     from mmsa_cache.compose.hub.push import push as push_store
 
     done = push_store(call.settings(), address, without_text=without_text, private=private)
-    call.table([done], ["repository", "revision", "files", "bytes", "encoders", "splits", "texts"])
+    call.print_table(
+        [done], ["repository", "revision", "files", "bytes", "encoders", "splits", "texts"]
+    )
 
 
 @verb("cache")
@@ -38,4 +40,4 @@ def pull(call: Call, address: Address) -> None:
 
     done = pull_store(call.settings(), address)
     columns = ["repository", "revision", "cache", "files", "files_new", "encoders", "splits"]
-    call.table([done], columns)
+    call.print_table([done], columns)

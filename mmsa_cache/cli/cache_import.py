@@ -45,4 +45,4 @@ def import_files(
     request = ImportRequest(modality, name, files, split, guids, guid_column, weights_name)
     found = import_features(call.settings(), request)
     columns = ["modality", "encoder", "rows", "rows_new", "rows_shared", "splits", "dim", "tokens"]
-    call.table([found], columns)
+    call.print_table([found], columns)

@@ -51,7 +51,7 @@ def check(
     check_outputs(html, force=force)
     settings = fetched(settings) if online else settings
     found = check_data(settings, html, files=not no_files)
-    if not call.printed(found.as_json()):
+    if not call.print_json(found.as_json()):
         print_result(format_check(found))
     if html is not None:
         say(f"Page: {html}")

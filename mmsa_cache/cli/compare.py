@@ -8,7 +8,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result
 
-from .options import PLACES, complete_run
+from .options import RUN_SOURCES, complete_run
 from .output import say_notes
 from .verb import Call, verb
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
-@verb(*PLACES)
+@verb(*RUN_SOURCES)
 def compare(
     call: Call,
     runs: Annotated[
@@ -56,7 +56,7 @@ def compare(
     from mmsa_cache.compose.predict.compare import compare as compare_runs
 
     found = compare_runs(runs, grouped=grouped, overrides=call.overrides())
-    if call.printed(found.as_json()):
+    if call.print_json(found.as_json()):
         return
     print_result(format_comparison(found.comparison, listed))
     say_notes(found.notes)

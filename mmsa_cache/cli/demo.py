@@ -26,7 +26,7 @@ def demo(
     from mmsa_cache.compose.demo import run
 
     found = run(folder, pairs, trials)
-    if call.printed(found):
+    if call.print_json(found):
         return
     results = [
         [

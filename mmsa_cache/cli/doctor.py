@@ -20,7 +20,7 @@ def doctor(call: Call) -> None:
     from mmsa_cache.compose.doctor import diagnose
 
     found = diagnose(call.settings)
-    if not call.printed(found.as_json()):
+    if not call.print_json(found.as_json()):
         width = max(len(finding.what) for finding in found.findings)
         for finding in found.findings:
             mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}[finding.state]

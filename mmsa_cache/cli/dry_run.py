@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from mmsa_cache.console import print_result, say
 
-from .output import age, show_table
+from .output import format_duration, show_table
 from .verb import Call
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ def show_extraction(call: Call, split: str, encoders: str) -> None:
     from mmsa_cache.compose.extraction.dry_run import plan_extraction
 
     planned = plan_extraction(call.settings(), split, encoders)
-    if call.printed(planned):
+    if call.print_json(planned):
         return
     rows = [
         asdict(of)
         | {
             "size": "?" if of.bytes is None else decimal(of.bytes),
-            "time": "?" if of.seconds is None else age(of.seconds),
+            "time": "?" if of.seconds is None else format_duration(of.seconds),
             "download": _download(of.here, of.download_bytes),
         }
         for of in planned
@@ -35,7 +35,7 @@ def show_extraction(call: Call, split: str, encoders: str) -> None:
     columns = ["split", "modality", "encoder", "rows", "missing", "size", "time", "download"]
     show_table(rows, columns)
     total = decimal(sum(of.bytes or 0 for of in planned))
-    seconds = age(sum(of.seconds or 0 for of in planned))
+    seconds = format_duration(sum(of.seconds or 0 for of in planned))
     more = ", without what is to be downloaded" if any(not of.here for of in planned) else ""
     say(f"About {total} and {seconds}{more}. Nothing was computed, fetched or written.")
 
@@ -52,11 +52,11 @@ def show_search(call: Call, request: SearchRequest) -> None:
     from mmsa_cache.compose.session.session import Session
 
     planned = plan_search(Session(call.settings()), request)
-    if call.printed(planned):
+    if call.print_json(planned):
         return
     shown = asdict(planned) | {
-        "seconds_a_trial": age(planned.seconds_a_trial),
-        "seconds": age(planned.seconds),
+        "seconds_a_trial": format_duration(planned.seconds_a_trial),
+        "seconds": format_duration(planned.seconds),
     }
     lines = [f"{k.replace('_', ' ')}: {v}" for k, v in shown.items() if v is not None]
     print_result("\n".join(lines))

@@ -9,12 +9,12 @@ import typer
 
 from mmsa_cache.console import print_result
 
-from .options import PLACES, RUN_HELP, Decide, complete_run
+from .options import RUN_HELP, RUN_SOURCES, Decide, complete_run
 from .output import format_decisions, say_notes, show_table
 from .verb import Call, verb
 
 
-@verb(*PLACES, "device")
+@verb(*RUN_SOURCES, "device")
 def evaluate(
     call: Call,
     run: Annotated[str, typer.Option(help=RUN_HELP, autocompletion=complete_run)],
@@ -39,7 +39,7 @@ def evaluate(
 
     found = evaluate_run(run, labels, call.overrides(), decide, split)
     records = [of.as_json() for of in found]
-    if call.printed(records if labels is None else records[0]):
+    if call.print_json(records if labels is None else records[0]):
         return
     columns = ["run", *(["split"] if labels is None else []), "rows", "accuracy", "macro_f1"]
     show_table(records, columns)

@@ -10,12 +10,12 @@ from rich.filesize import decimal
 
 from mmsa_cache.console import say
 
-from .options import PLACES, RUN_HELP, Online, complete_run
+from .options import RUN_HELP, RUN_SOURCES, Online, complete_run
 from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb(*PLACES)
+@verb(*RUN_SOURCES)
 def export(
     call: Call,
     run: Annotated[str, typer.Argument(help=RUN_HELP, metavar="RUN", autocompletion=complete_run)],
@@ -59,7 +59,7 @@ def export(
             overrides=call.overrides(online=online),
         )
     )
-    if call.printed(written):
+    if call.print_json(written):
         return
     rows = [{"file": name, "size": decimal(size)} for name, size in written.files.items()]
     show_table(rows, ["file", "size"])

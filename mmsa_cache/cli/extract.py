@@ -72,4 +72,4 @@ def extract(
     records = extract_splits(call.settings(), split, encoders, part, request)
     columns = ["split", "modality", "encoder", "rows", "rows_computed", "rows_already_there"]
     columns += ["rows_shared", "set_aside"]
-    call.table(records, columns)
+    call.print_table(records, columns)

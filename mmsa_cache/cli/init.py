@@ -52,7 +52,7 @@ def init(
     if yes:
         with explain_write_errors(target):
             write_new(target, config.encode())
-    if call.printed(asdict(found) | {"config": config, "written": yes}):
+    if call.print_json(asdict(found) | {"config": config, "written": yes}):
         return
     if yes:
         say(f"Wrote {CONFIG_NAME}. Next: mmsa check, mmsa extract --split all, mmsa train.")

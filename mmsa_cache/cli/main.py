@@ -13,6 +13,7 @@ from mmsa_cache.native.memory import use_one_heap
 from mmsa_cache.version import __version__
 
 from . import ablate, bench, cache, runs
+from .arguments import mask_addresses, original_arguments
 from .check import check
 from .compare import compare
 from .demo import demo
@@ -26,7 +27,6 @@ from .predict import predict
 from .report import report
 from .search import search
 from .serve import serve
-from .title import given_arguments, without_addresses
 from .train import train
 
 app = typer.Typer(
@@ -91,6 +91,6 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     guard_terminal()
     use_one_heap()  # before anything starts a thread
-    arguments = given_arguments()
-    sys.argv[1:] = without_addresses(arguments)  # runs and trackers keep it
+    arguments = original_arguments()
+    sys.argv[1:] = mask_addresses(arguments)  # runs and trackers keep it
     sys.exit(app(arguments))

@@ -69,9 +69,9 @@ def complete_study(start: str) -> list[str]:
 
 
 def _project() -> Path:
-    from mmsa_cache.config.project import project_of
+    from mmsa_cache.config.project import find_project
 
-    return project_of(Path.cwd())
+    return find_project(Path.cwd())
 
 
 def _text(help: str, metavar: str | None = None) -> Any:
@@ -159,7 +159,7 @@ MODELS = (
     "tokens",
 )
 """Options of the encoders and their features."""
-PLACES = ("data", "cache", "allow_outside")
+RUN_SOURCES = ("data", "cache", "allow_outside")
 """Of verbs that take a run: where what it names is now."""
 ENCODERS = ("data", "encoding", "column", "rehash", "cache", *MODELS, "device", "allow_outside")
 """Options of verbs that read or write caches."""

@@ -20,7 +20,7 @@ def say_notes(notes: Iterable[str]) -> None:
         say(single_line(f"Note: {note.removesuffix('.')}."))
 
 
-def age(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """``40 s``, ``12 min``, ``5.2 h`` or ``3.1 d``; ``0 s`` of what a clock was ahead."""
     if seconds is None:
         return "–"

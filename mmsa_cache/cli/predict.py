@@ -14,7 +14,7 @@ from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.escaping import escaped_guids_note
 from mmsa_cache.files.results import check_outputs, write_result
 
-from .options import PLACES, RUN_OR_HUB_HELP, Decide, Force, Online, complete_run
+from .options import RUN_OR_HUB_HELP, RUN_SOURCES, Decide, Force, Online, complete_run
 from .verb import Call, verb
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ OnBad = Annotated[
 ]
 
 
-@verb(*PLACES, "encoding", "column", "device")
+@verb(*RUN_SOURCES, "encoding", "column", "device")
 def predict(
     call: Call,
     run: Annotated[str, typer.Option(help=RUN_OR_HUB_HELP, autocompletion=complete_run)],
@@ -64,7 +64,7 @@ def predict(
     if out is not None:
         write_result(out, found.as_csv())
         say(f"{len(found.rows)} rows written to {out}.")
-    if call.printed(found.as_json()):
+    if call.print_json(found.as_json()):
         return
     if marks := escaped_guids_note(guid for guid, _ in found.rows):
         say(marks)
@@ -110,5 +110,5 @@ def _predict_new(
     flags = {"encoding": call.flags["encoding"], "columns": call.flags["column"]}
     reading = {key: value for key, value in flags.items() if value is not None}
     found = predict_file(BulkRequest(run, posts, out, overrides, decide, on_bad, reading, force))
-    if not call.printed(found):
+    if not call.print_json(found):
         say(f"{found.rows} rows written to {out}, {len(found.bad)} of them empty.")

@@ -11,12 +11,12 @@ import typer
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.results import check_outputs
 
-from .options import PLACES, RUN_HELP, Force, complete_run
+from .options import RUN_HELP, RUN_SOURCES, Force, complete_run
 from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb(*PLACES, "device")
+@verb(*RUN_SOURCES, "device")
 def report(
     call: Call,
     runs: Annotated[
@@ -64,7 +64,7 @@ def report(
     from mmsa_cache.compose.report.report import report as write_report
 
     written = write_report(ReportRequest(runs[0], against, out, call.overrides(), csv, force))
-    if call.printed(written):
+    if call.print_json(written):
         return
     shown = asdict(written) | {"against": written.against or "–"}
     show_table([shown], ["run", "against", "bytes", "report"])
@@ -75,7 +75,7 @@ def _compare(call: Call, runs: list[str], out: Path | None, csv: Path | None, fo
     from mmsa_cache.compose.report.comparison import ComparisonRequest, report_comparison
 
     written = report_comparison(ComparisonRequest(runs, out, call.overrides(), csv, force))
-    if call.printed(written):
+    if call.print_json(written):
         return
     show_table([asdict(written)], ["runs", "rows", "bytes", "report"])
     say_notes(written.notes)

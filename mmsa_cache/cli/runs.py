@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from mmsa_cache.console import print_result, say
 
 from .options import RUN_HELP, complete_run
-from .output import age, show_table
+from .output import format_duration, show_table
 from .verb import Call, verb
 
 app = typer.Typer(help="Look after the runs that were trained here.", no_args_is_help=True)
@@ -26,11 +26,11 @@ def runs_ls(call: Call) -> None:
     from mmsa_cache.compose.runs import list_runs
 
     runs = list_runs()
-    if call.printed(runs):
+    if call.print_json(runs):
         return
     rows = [
         {key: "–" if value in (None, "") else value for key, value in asdict(run).items()}
-        | {"age": age(run.age_seconds), "size": decimal(run.bytes)}
+        | {"age": format_duration(run.age_seconds), "size": decimal(run.bytes)}
         for run in runs
     ]
     if not runs:
@@ -50,7 +50,7 @@ def runs_show(call: Call, run: Run = "latest") -> None:
     from mmsa_cache.compose.runs import show_run
 
     shown = show_run(run)
-    if call.printed(shown.as_json()):
+    if call.print_json(shown.as_json()):
         return
     record, figures = shown.record, shown.figures
     protocol = record.protocol
@@ -86,7 +86,7 @@ def runs_best(call: Call) -> None:
 
     best, among = RunFolder.best()
     found = {"run": best.name, "inner_macro_f1": best.inner_score, "compared": len(among)}
-    if call.printed(found):
+    if call.print_json(found):
         return
     print_result(best.name)
     passed = len(RunFolder.all()) - len(among)
@@ -111,7 +111,7 @@ def runs_rm(
     from mmsa_cache.compose.runs import remove_runs
 
     removed = remove_runs(runs or [], unfinished=unfinished, really=yes)
-    if call.printed(removed):
+    if call.print_json(removed):
         return
     show_table([asdict(r) | {"size": decimal(r.bytes)} for r in removed], ["run", "size", "state"])
     if not yes and removed:

@@ -68,7 +68,7 @@ def search(
             age = row["age_seconds"]
             row["age"] = "–" if age is None else f"{age / 3600:.1f} h"
             row["best"] = "–" if row["best"] is None else row["best"]
-        call.table(rows, _LISTED)
+        call.print_table(rows, _LISTED)
         return
     crew = EngineRequest(engine, workers, address)
     request = SearchRequest(
@@ -80,7 +80,7 @@ def search(
         show_search(call, request)
         return
     result = run_study(Session(call.settings()), request)
-    if call.printed(result.model_dump(mode="json")):
+    if call.print_json(result.model_dump(mode="json")):
         return
     _show(result)
     say_notes(result.notes)

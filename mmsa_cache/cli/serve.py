@@ -9,7 +9,7 @@ import typer
 from mmsa_cache.console import print_result, say
 from mmsa_cache.errors import require_extra
 
-from .options import PLACES, RUN_OR_HUB_HELP, Decide, Online, complete_run
+from .options import RUN_OR_HUB_HELP, RUN_SOURCES, Decide, Online, complete_run
 from .verb import Call, verb
 
 _MB = 1 << 20
@@ -19,7 +19,7 @@ OPEN_TO_ALL = (
 )
 
 
-@verb(*PLACES, "device")
+@verb(*RUN_SOURCES, "device")
 def serve(
     call: Call,
     run: Annotated[str, typer.Option(help=RUN_OR_HUB_HELP, autocompletion=complete_run)],
@@ -44,7 +44,7 @@ def serve(
         from mmsa_cache.page.serve import serve as serve_run
 
     def ready(served: Served) -> None:
-        if not call.printed(served):
+        if not call.print_json(served):
             print_result(f"{served.run}: {served.url}")
             say("Ctrl-C ends it.")
         if not served.only_here:

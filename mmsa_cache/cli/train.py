@@ -126,11 +126,11 @@ def train(
         from mmsa_cache.compose.train.summary import summary as summarise_models
 
         parts = [asdict(part) for part in summarise_models(session, request)]
-        if not call.printed(parts):
+        if not call.print_json(parts):
             show_table(parts, ["part", "computes", "shape", "parameters"])
         return
     run = train_run(session, request)
-    if call.printed(run.as_json()):
+    if call.print_json(run.as_json()):
         return
     print_result(format_table(*_figures_table(run.figures)))
     print_result(f"\n{format_decisions(run.figures.decisions, request.decide)}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic_core import to_jsonable_python
 
-from mmsa_cache.config.project import entered, project_of
+from mmsa_cache.config.project import find_project, work_in
 from mmsa_cache.console import is_interactive, print_data, say, silence_if
 from mmsa_cache.errors import MOST_SHOWN, MmsaError
 from mmsa_cache.escaping import without_passwords
@@ -74,7 +74,7 @@ class Call:
             named={SETTINGS[name][0]: _DASHES + name.replace("_", "-") for name in flags},
         )
 
-    def printed(self, record: object) -> bool:
+    def print_json(self, record: object) -> bool:
         """Prints a result as JSON, if that is asked for; tells whether it was.
 
         Args:
@@ -85,21 +85,21 @@ class Call:
             print_data(json.dumps(to_jsonable_python(record), indent=1))
         return self.as_json
 
-    def failed(self, error: MmsaError) -> None:
+    def report_error(self, error: MmsaError) -> None:
         """Says what ended the verb; as JSON too, if that is asked for and no result was printed."""
         most = _FINDINGS if is_interactive() else MOST_SHOWN
         say(f"error: {error.in_lines(most, '; --json has them all')}", style="red")
         if self.as_json and not self._is_printed:
             print_data(without_passwords(json.dumps(error.as_json(), indent=1)))
 
-    def table(self, records: Sequence[object], columns: list[str]) -> None:
+    def print_table(self, records: Sequence[object], columns: list[str]) -> None:
         """Shows records, as JSON or as a table of some of their columns."""
-        if not self.printed(records):
+        if not self.print_json(records):
             show_table(to_jsonable_python(records), columns)
 
-    def figures(self, record: Mapping[str, object]) -> None:
+    def print_figures(self, record: Mapping[str, object]) -> None:
         """Shows a record, as JSON or a line a key."""
-        if not self.printed(record):
+        if not self.print_json(record):
             rows = [{"figure": key, "value": value} for key, value in record.items()]
             show_table(rows, ["figure", "value"])
 
@@ -132,8 +132,8 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
             with _ends_in_words(call, debug), silence_if(quiet):
                 _check_packages()
                 here = Path.cwd()
-                project = project_of(here) if in_project else here
-                with entered(project):
+                project = find_project(here) if in_project else here
+                with work_in(project):
                     if project != here:
                         say(f"Project: {project}")
                         start = here.relative_to(project)
@@ -181,7 +181,7 @@ def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
         known = as_mmsa_error(error)
         if debug or known is None:
             raise
-        call.failed(known)
+        call.report_error(known)
         raise typer.Exit(known.exit_code) from None
     except KeyboardInterrupt:
         say("Stopped. Finished work is kept; the same command resumes.")

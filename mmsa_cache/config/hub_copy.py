@@ -73,7 +73,7 @@ class HubData:
         return self._folder / _NOTES / revision.replace("/", _SLASH)
 
 
-def with_copy(data: DataSettings) -> DataSettings:
+def use_local_copy(data: DataSettings) -> DataSettings:
     """Settings whose folder is the copy of the hub's data set that they name, if it is here.
 
     Its files are links to others of the same cache.
@@ -82,7 +82,7 @@ def with_copy(data: DataSettings) -> DataSettings:
     return data if found is None else data.model_copy(update={"root": found, "follow_links": True})
 
 
-def address_of(root: Path) -> str | None:
+def hub_address(root: Path) -> str | None:
     """``hf://datasets/NAME@COMMIT`` of a folder that is a copy.
 
     Args:

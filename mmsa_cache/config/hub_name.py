@@ -19,7 +19,7 @@ def hub_name(root: Path | None) -> str | None:
     return name.removeprefix(_AS_PATH) if name.startswith(_AS_PATH) else None
 
 
-def checked_root(value: object) -> object:
+def check_root(value: object) -> object:
     """Refuses what begins as the name of a data set of the hub and is none.
 
     Raises:

@@ -17,8 +17,8 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.paths import expand_home, resolve_declared
 from mmsa_cache.names import suggest_or_list
 
-from .hub_copy import with_copy
-from .project import called_from, project_of
+from .hub_copy import use_local_copy
+from .project import caller_folder, find_project
 from .sections import (
     CacheSettings,
     EncoderSettings,
@@ -49,7 +49,7 @@ def load_settings(
     Args:
         flags: ``"section.key"`` (or ``"key"``) → value; ``None`` values count as not given.
         named: What messages call a flag, by its key.
-        folder: Where ``mmsa.toml`` is; default: see `project_of` the working folder.
+        folder: Where ``mmsa.toml`` is; default: see `find_project` the working folder.
         environ: Environment variables; default: the process's.
 
     Raises:
@@ -68,7 +68,7 @@ def load_settings(
         origin[path] = source
 
     if folder is None:
-        folder = project_of(Path.cwd())
+        folder = find_project(Path.cwd())
         if folder != Path.cwd():
             put(("cache", "dir"), folder / CacheSettings().dir, CONFIG_NAME)
     for path, value in _from_file(folder / CONFIG_NAME, problems):
@@ -83,7 +83,9 @@ def load_settings(
     try:
         settings = Settings.model_validate(merged)
         cache = settings.cache.model_copy(update={"dir": resolve_declared(settings.cache.dir)})
-        settings = settings.model_copy(update={"cache": cache, "data": with_copy(settings.data)})
+        settings = settings.model_copy(
+            update={"cache": cache, "data": use_local_copy(settings.data)}
+        )
     except ValidationError as error:
         for item in error.errors():
             where = tuple(str(part) for part in item["loc"])
@@ -150,7 +152,7 @@ def _path_if_there(folder: Path, value: object) -> object:
     return value
 
 
-def keys_by_name() -> dict[str, tuple[str, ...]]:
+def setting_keys() -> dict[str, tuple[str, ...]]:
     """``{"text_model": ("text", "model"), "seed": ("seed",), …}``: keys by their names on one
     level, as variables and arguments have them."""
     known: dict[str, tuple[str, ...]] = {}
@@ -165,7 +167,7 @@ def keys_by_name() -> dict[str, tuple[str, ...]]:
 def _from_environment(
     environ: Mapping[str, str], problems: list[str]
 ) -> list[tuple[tuple[str, ...], object, str]]:
-    known = {f"{ENV_PREFIX}{name}".upper(): path for name, path in keys_by_name().items()}
+    known = {f"{ENV_PREFIX}{name}".upper(): path for name, path in setting_keys().items()}
     found: list[tuple[tuple[str, ...], object, str]] = []
     for name, text in sorted(environ.items()):
         if not name.startswith(ENV_PREFIX):
@@ -181,5 +183,5 @@ def _from_environment(
                 problems.append(f"{name}: write the value as in TOML, received {text!r}")
                 continue
         *section, key = known[name]
-        found.append((known[name], _placed(called_from(), ".".join(section), key, value), name))
+        found.append((known[name], _placed(caller_folder(), ".".join(section), key, value), name))
     return found

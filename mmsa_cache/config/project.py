@@ -17,7 +17,7 @@ _SYSTEM = 0
 _called_from: ContextVar[Path | None] = ContextVar("called_from", default=None)
 
 
-def project_of(folder: Path) -> Path:
+def find_project(folder: Path) -> Path:
     """The nearest folder that holds ``mmsa.toml``; the folder itself where there is none.
 
     A file above the folder counts if it is the user's own or the system's: anybody may write one
@@ -37,9 +37,9 @@ def project_of(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def entered(project: Path) -> Iterator[None]:
-    """Works in the folder of a project; relative paths of the user stay those of `called_from`."""
-    before = _called_from.set(called_from())
+def work_in(project: Path) -> Iterator[None]:
+    """Works in a project's folder; the user's relative paths are those of `caller_folder`."""
+    before = _called_from.set(caller_folder())
     try:
         with contextlib.chdir(project):
             yield
@@ -47,7 +47,7 @@ def entered(project: Path) -> Iterator[None]:
         _called_from.reset(before)
 
 
-def called_from() -> Path:
+def caller_folder() -> Path:
     """The folder that the command was called in."""
     return _called_from.get() or Path.cwd()
 

@@ -22,7 +22,7 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import class_problem
 from mmsa_cache.validation import AnyPath, match_pattern
 
-from .hub_name import checked_root, hub_name
+from .hub_name import check_root, hub_name
 
 QUARTERS: Literal["quarters"] = "quarters"
 """Stands for the inner layers at a quarter, half and three quarters of a model's depth."""
@@ -75,7 +75,7 @@ def _columns(value: object) -> object:
 class DataSettings(Section):
     """Where the pairs are and how their texts are read."""
 
-    root: Annotated[AnyPath | None, BeforeValidator(checked_root)] = None
+    root: Annotated[AnyPath | None, BeforeValidator(check_root)] = None
     """Folder of the data, one table, or ``hf://datasets/NAME[@REVISION]``."""
     columns: Annotated[ColumnSettings, BeforeValidator(_columns)] = ColumnSettings()
     """Columns of tables that have no usual name."""

@@ -97,7 +97,7 @@ class FileHashCache:
             return [None] * len(marks)
         rows = self._find(marks)
         hits = np.flatnonzero(rows >= 0)
-        sample_rows = self._by_text.places(self._records[rows[hits], len(NO_MARK) :])
+        sample_rows = self._by_text.find(self._records[rows[hits], len(NO_MARK) :])
         hits, sample_rows = hits[sample_rows >= 0], sample_rows[sample_rows >= 0]
         texts: list[CachedText | None] = [None] * len(marks)
         for index, sample in zip(hits.tolist(), self._texts.take(sample_rows), strict=True):
@@ -138,7 +138,7 @@ class FileHashCache:
 
     def _find(self, marks: Sequence[bytes]) -> IntArray:
         keys = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, len(NO_MARK))
-        rows = self._marks.places(keys)
+        rows = self._marks.find(keys)
         rows[~keys.any(1)] = -1
         return rows
 

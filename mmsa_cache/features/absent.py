@@ -12,7 +12,7 @@ from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
 from .modality import ModalityFeatures
 
 
-def absent(
+def missing_features(
     dim: int, vectors: Mapping[str, int], positions: int, samples: int = 1
 ) -> ModalityFeatures:
     """Features that no sample has, as long as those that a model expects.

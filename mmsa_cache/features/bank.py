@@ -25,12 +25,12 @@ from mmsa_cache.names import (
 from mmsa_cache.native.device import explain_out_of_memory
 
 from .batch import Batch, Dims
+from .encoder_group import EncoderGroup
 from .html import bank_html
-from .items import listed, paired_freely
-from .kept import Kept
+from .items import list_items, pair_variants
 from .modality import ModalityFeatures
-from .moments import Moments, moments_of
-from .side import Side
+from .moments import Moments, compute_moments
+from .result_cache import ResultsByRows
 
 
 class FeatureBank:
@@ -65,10 +65,12 @@ class FeatureBank:
         self.guids = list(guids)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.partial = partial
-        self._moments: Kept[Moments] = Kept()
-        self._items: Kept[Tensor] = Kept()
+        self._moments: ResultsByRows[Moments] = ResultsByRows()
+        self._items: ResultsByRows[Tensor] = ResultsByRows()
         self._sides = {
-            modality: Side(modality, own, (beside or {}).get(modality, {}), self.guids, partial)
+            modality: EncoderGroup(
+                modality, own, (beside or {}).get(modality, {}), self.guids, partial
+            )
             for modality, own in zip(MODALITIES, (text, image), strict=True)
         }
         self._tables = [side.table for side in self._sides.values()]
@@ -149,7 +151,7 @@ class FeatureBank:
             changed.
         """
         chosen = np.asarray(samples, np.int64)
-        return self._items.of(chosen, variants, lambda: listed(self._tables, chosen, variants))
+        return self._items.of(chosen, variants, lambda: list_items(self._tables, chosen, variants))
 
     def text_order(self, items: Tensor) -> Tensor:
         """Places of items (items, 3) from the shortest text to the longest, (items,) on the CPU."""
@@ -168,7 +170,7 @@ class FeatureBank:
         Returns:
             Items of the same samples, (items, 3).
         """
-        return paired_freely(self._tables, items, generator)
+        return pair_variants(self._tables, items, generator)
 
     def batch(
         self,
@@ -239,7 +241,7 @@ class FeatureBank:
 
         def compute() -> Moments:
             parts = self.text_order(items).split(512)
-            return moments_of(self.batch(items[chosen], **read) for chosen in parts)
+            return compute_moments(self.batch(items[chosen], **read) for chosen in parts)
 
         return self._moments.of(items.numpy(), tuple(sorted(read.items())), compute)
 
@@ -268,7 +270,6 @@ class BankChoice:
         self._features: dict[tuple[str, str], ModalityFeatures] = {}
         self._banks: dict[EncoderPair, FeatureBank] = {}
         self.device, self.tokens = torch.device("cpu"), True
-        """What `FeatureBank.to` is told of a bank that is asked for."""
 
     def open(self, pairs: Sequence[EncoderPair]) -> FeatureBank:
         """The bank of the first pair; the others are opened too."""

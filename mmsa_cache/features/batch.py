@@ -83,7 +83,7 @@ class Dims:
     """By the names of `Batch.vectors`."""
 
 
-def pools_read(
+def required_pools(
     readers: Sequence[tuple[EncoderPair, Dims]], modality: str, encoder: str
 ) -> dict[str, int]:
     """The pools of an encoder that some models read, and their features.

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from mmsa_cache.store.schema import Shard
 
-Part = tuple[Shard, NDArray[np.int64], NDArray[np.int64]]
+ShardRows = tuple[Shard, NDArray[np.int64], NDArray[np.int64]]
 """A shard, the rows of the result that it gives, and its own numbers of these rows."""
 
 
-def parts_of(
+def split_by_shard(
     shards: Sequence[Shard], rows: NDArray[np.int64]
-) -> tuple[list[Part], NDArray[np.int64]]:
+) -> tuple[list[ShardRows], NDArray[np.int64]]:
     """The shards that hold some rows.
 
     Args:
@@ -32,14 +32,14 @@ def parts_of(
     shard_of = np.searchsorted(starts, rows, side="right") - 1
     used, part_of = np.unique(shard_of, return_inverse=True)
     part_of = part_of.reshape(-1)
-    parts: list[Part] = []
+    parts: list[ShardRows] = []
     for number, shard in enumerate(used.tolist()):
         chosen = np.flatnonzero(part_of == number)
         parts.append((shards[shard], chosen, rows[chosen] - starts[shard]))
     return parts, part_of
 
 
-def gathered(values: Sequence[NDArray[Any]], parts: Sequence[Part]) -> Tensor:
+def gather_rows(values: Sequence[NDArray[Any]], parts: Sequence[ShardRows]) -> Tensor:
     """Chosen rows as one tensor; NumPy copies in one thread, which a busy machine does not slow.
 
     Args:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mmsa_cache.notebook import as_html
 
-from .side import Side
+from .encoder_group import EncoderGroup
 
 
-def bank_html(sides: Mapping[str, Side], labels: Tensor) -> str:
+def bank_html(sides: Mapping[str, EncoderGroup], labels: Tensor) -> str:
     """Samples by class code, and what each modality's features are.
 
     Args:

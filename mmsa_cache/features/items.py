@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def listed(tables: Sequence[Tensor], samples: NDArray[np.int64], variants: bool) -> Tensor:
+def list_items(tables: Sequence[Tensor], samples: NDArray[np.int64], variants: bool) -> Tensor:
     """See `FeatureBank.items`.
 
     Args:
-        tables: Of each modality the rows of all samples, see `Side`.
+        tables: Of each modality the rows of all samples, see `EncoderGroup`.
         samples: Sample indices.
         variants: Also the augmented copies.
     """
@@ -30,8 +30,8 @@ def listed(tables: Sequence[Tensor], samples: NDArray[np.int64], variants: bool)
     return torch.cat(parts)
 
 
-def paired_freely(tables: Sequence[Tensor], items: Tensor, generator: torch.Generator) -> Tensor:
-    """See `FeatureBank.paired_freely`; the tables are those of `listed`."""
+def pair_variants(tables: Sequence[Tensor], items: Tensor, generator: torch.Generator) -> Tensor:
+    """See `FeatureBank.pair_variants`; the tables are those of `list_items`."""
     originals = torch.stack([table[items[:, 0], 0] for table in tables], 1)
     copies = (items[:, 1:] != originals).any(1)
     chosen = items.clone()

@@ -17,10 +17,10 @@ from mmsa_cache.native.device import explain_out_of_memory
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import SHARED, Shard
 
-from .computed import COMPUTED, computed_pool
-from .gather import gathered, parts_of
+from .computed_pools import COMPUTED, compute_pool
+from .gather import gather_rows, split_by_shard
 from .positions import Positions
-from .rows import WantedRows
+from .rows import SampleRows
 
 
 class ModalityFeatures:
@@ -53,11 +53,11 @@ class ModalityFeatures:
         other = next((i for i, shard in enumerate(found) if shard.pools != self.pools), None)
         if other is not None:
             raise DamagedCacheError(f"{name}: shard {other} has other pools than the first.")
-        parts, block = parts_of(found, rows)
-        self.pooled = gathered([shard.pooled for shard, _, _ in parts], parts)
+        parts, block = split_by_shard(found, rows)
+        self.pooled = gather_rows([shard.pooled for shard, _, _ in parts], parts)
         """(rows, pools, dim) float16"""
         shared = [shard.shared for shard, _, _ in parts if shard.shared is not None]
-        self.shared = gathered(shared, parts) if len(shared) == len(parts) else None
+        self.shared = gather_rows(shared, parts) if len(shared) == len(parts) else None
         """(rows, shared_dim) float16, of joint models"""
         self.table = torch.from_numpy(np.arange(len(rows))[:, None] if table is None else table)
         """(samples, variants) int64"""
@@ -65,7 +65,7 @@ class ModalityFeatures:
         self._made: dict[int | str, Tensor] = {}
 
     @classmethod
-    def open(cls, folder: Path, rows: WantedRows, *, verify: bool = True) -> ModalityFeatures:
+    def open(cls, folder: Path, rows: SampleRows, *, verify: bool = True) -> ModalityFeatures:
         """Opens the rows of some samples.
 
         Args:
@@ -118,7 +118,7 @@ class ModalityFeatures:
             return self.shared
         if name in COMPUTED and self.longest:
             if name not in self._made:
-                self._made[name] = computed_pool(name, len(self.pooled), self.sequences)
+                self._made[name] = compute_pool(name, len(self.pooled), self.sequences)
             return self._made[name]
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
         more = "mean@N come from pool_layers = [N] in mmsa.toml, "

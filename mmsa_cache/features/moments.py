@@ -12,7 +12,7 @@ Moments = dict[str, tuple[Tensor, Tensor]]
 """(dim,) float32 each, of ``text``, ``image`` and every vector by its name."""
 
 
-def moments_of(batches: Iterable[Batch]) -> Moments:
+def compute_moments(batches: Iterable[Batch]) -> Moments:
     """Means and standard deviations over the real positions of all batches.
 
     Vectors of a modality that a row lacks do not count; where all lack it both are 0.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .gather import Part, gathered
+from .gather import ShardRows, gather_rows
 
 
 class Positions:
@@ -20,11 +20,11 @@ class Positions:
         block: Number of each row's part, (rows,).
     """
 
-    def __init__(self, parts: Sequence[Part], block: NDArray[np.int64]) -> None:
+    def __init__(self, parts: Sequence[ShardRows], block: NDArray[np.int64]) -> None:
         self._blocks = [torch.from_numpy(shard.tokens) for shard, _, _ in parts]
         self._block = torch.from_numpy(block)
-        self._start = gathered([shard.offsets[:-1] for shard, _, _ in parts], parts)
-        self.lengths = gathered([np.diff(shard.offsets) for shard, _, _ in parts], parts)
+        self._start = gather_rows([shard.offsets[:-1] for shard, _, _ in parts], parts)
+        self.lengths = gather_rows([np.diff(shard.offsets) for shard, _, _ in parts], parts)
         """(rows,) int64"""
         self.longest = int(self.lengths.max())
         # Blocks of equally long rows are read row by row; others position by position.

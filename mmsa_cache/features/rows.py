@@ -14,7 +14,7 @@ from mmsa_cache.store.keys import Keys, as_keys, content_keys, variant_key
 
 
 @dataclass(frozen=True, slots=True)
-class WantedRows:
+class SampleRows:
     """The distinct rows of one modality, and which of them each sample has. Picklable."""
 
     keys: Keys
@@ -28,19 +28,19 @@ class WantedRows:
         """Rows that are needed more than once, counted without the first time."""
         return int((self.table >= 0).sum()) - len(self.keys)
 
-    def of(self, encoder: EncoderIdentity) -> WantedRows:
+    def of(self, encoder: EncoderIdentity) -> SampleRows:
         """Those that an encoder's features can have: where they were imported, the originals."""
         if not encoder.imported:
             return self
         count = int(self.table[:, 0].max(initial=-1)) + 1  # originals come first
-        return WantedRows(self.keys[:count], self.table[:, :1])
+        return SampleRows(self.keys[:count], self.table[:, :1])
 
 
-def wanted_rows(
+def sample_rows(
     digests: NDArray[np.uint8],
     copies: Sequence[int] | NDArray[np.int64],
     augmentation: str | Sequence[str],
-) -> WantedRows:
+) -> SampleRows:
     """The rows that samples need: originals in order, then the copies sample by sample.
 
     Args:
@@ -72,4 +72,4 @@ def wanted_rows(
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     place = np.append(rank[inverse.reshape(-1)], -1)  # a −1 stays one
-    return WantedRows(every[first_place[order]], place[table])
+    return SampleRows(every[first_place[order]], place[table])

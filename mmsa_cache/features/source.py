@@ -19,7 +19,7 @@ from mmsa_cache.native.memory import release_memory
 
 from .bank import BankChoice, FeatureBank
 from .modality import ModalityFeatures
-from .rows import WantedRows
+from .rows import SampleRows
 
 _GRIDS = ".grids-"
 
@@ -32,7 +32,7 @@ class BankSource:
     """Of the caches, by modality and name of the encoder."""
     pair: EncoderPair
     """Encoders of the bank that is opened at once; others when they are first needed."""
-    rows: Mapping[str, WantedRows]
+    rows: Mapping[str, SampleRows]
     """What is wanted of them, by modality."""
     guids: tuple[str, ...]
     labels: tuple[int, ...]
@@ -45,7 +45,7 @@ class BankSource:
     def of(
         cls,
         bank: FeatureBank,
-        rows: Mapping[str, WantedRows],
+        rows: Mapping[str, SampleRows],
         pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,),
     ) -> BankSource:
         """The source of banks whose features come from a store."""
@@ -76,9 +76,9 @@ class BankSource:
 
 
 @contextlib.contextmanager
-def shared_grids(
+def share_grids(
     bank: FeatureBank,
-    rows: Mapping[str, WantedRows],
+    rows: Mapping[str, SampleRows],
     sides: Iterable[int],
     folder: Path,
     pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,),

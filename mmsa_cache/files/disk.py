@@ -65,7 +65,7 @@ class Disk:
             raise
         return descriptor
 
-    def cut(self, descriptor: int, size: int) -> None:
+    def truncate(self, descriptor: int, size: int) -> None:
         """Takes back what was written behind the first ``size`` bytes, if possible."""
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, size)

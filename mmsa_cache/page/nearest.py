@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.computed import COMPUTED
+from mmsa_cache.features.computed_pools import COMPUTED
 from mmsa_cache.names import split_terms
 
 NEAREST = 6

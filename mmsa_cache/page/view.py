@@ -89,7 +89,7 @@ class View:
     def report(self) -> Iterator[bytes]:
         """The run's report in chunks, or a page that says why there is none."""
         try:
-            with open_regular(self._run.place(PAGE)) as file:
+            with open_regular(self._run.file_path(PAGE)) as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     yield chunk
             return

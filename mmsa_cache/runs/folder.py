@@ -198,7 +198,7 @@ class RunFolder:
             if not isinstance(line, dict) or line.get("event", "epoch") == "epoch"
         ]
 
-    def place(self, name: str) -> Path:
+    def file_path(self, name: str) -> Path:
         """Where a file is.
 
         Raises:
@@ -220,7 +220,7 @@ class RunFolder:
     @contextmanager
     def _reading(self, name: str) -> Iterator[bytes]:
         """The bytes of a file; turns what reading them raises into a ModelError."""
-        path = self.place(name)
+        path = self.file_path(name)
         try:
             yield read_regular(path, _MOST_BYTES)
         except OSError as error:

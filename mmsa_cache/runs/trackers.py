@@ -26,7 +26,7 @@ _MOST_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TrackedRun:
     """What a tracker needs when a run begins."""
 
     name: str
@@ -50,7 +50,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files, by tensorboardX."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TrackedRun) -> None:
         from tensorboardX import SummaryWriter
 
         remove_tree(place.folder)
@@ -74,7 +74,7 @@ class TensorBoard:
 class Mlflow:
     """A run of an MLflow store: the one of ``MLFLOW_TRACKING_URI``, else ``runs/mlflow.db``."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TrackedRun) -> None:
         make_folders(RUNS)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import logging
@@ -88,7 +88,7 @@ class Mlflow:
                 logging.getLogger(name).setLevel(logging.WARNING)
             self._begin(place)
 
-    def _begin(self, place: Place) -> None:
+    def _begin(self, place: TrackedRun) -> None:
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
@@ -162,7 +162,7 @@ def _plain(name: str) -> str:
 class WeightsAndBiases:
     """A run of Weights & Biases, offline below ``runs/wandb`` unless ``WANDB_MODE`` is set."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TrackedRun) -> None:
         make_folders(RUNS / "wandb")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ["WANDB_DISABLE_GIT"] = "true"  # before the settings below count, it calls git
@@ -205,7 +205,7 @@ class WeightsAndBiases:
         self._run.finish(exit_code=0 if final is not None else 1)
 
 
-TRACKERS: dict[str, tuple[Callable[[Place], Tracker], str]] = {
+TRACKERS: dict[str, tuple[Callable[[TrackedRun], Tracker], str]] = {
     "tensorboard": (TensorBoard, "tensorboardX"),
     "mlflow": (Mlflow, "mlflow"),
     "wandb": (WeightsAndBiases, "wandb"),

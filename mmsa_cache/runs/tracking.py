@@ -9,7 +9,7 @@ from mmsa_cache.console import say
 from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.names import unknown_name
 
-from .trackers import TRACKERS, Place, Tracker
+from .trackers import TRACKERS, TrackedRun, Tracker
 
 Scalars = dict[str, float]
 
@@ -24,7 +24,7 @@ class Tracking:
 
     def log(self, series: str, step: int, values: Mapping[str, object]) -> None:
         """Records the numbers among the values."""
-        numbers = scalars(values)
+        numbers = flatten_scalars(values)
         self._each(lambda tracker: tracker.log(series, step, numbers))
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Tracking:
 
 
 @contextmanager
-def tracking(names: Sequence[str], place: Place) -> Iterator[Tracking]:
+def tracking(names: Sequence[str], place: TrackedRun) -> Iterator[Tracking]:
     """Opens trackers and closes them, also after an error.
 
     Args:
@@ -58,7 +58,7 @@ def tracking(names: Sequence[str], place: Place) -> Iterator[Tracking]:
         whole.close()
 
 
-def _begun(name: str, place: Place) -> Tracker:
+def _begun(name: str, place: TrackedRun) -> Tracker:
     try:
         return TRACKERS[name][0](place)
     except (MmsaError, OSError):
@@ -88,13 +88,13 @@ def check_trackers(names: Iterable[str]) -> None:
             )
 
 
-def scalars(values: Mapping[str, object], prefix: str = "") -> Scalars:
+def flatten_scalars(values: Mapping[str, object], prefix: str = "") -> Scalars:
     """The numbers of nested mappings by their path, ``outer/per_class/NAME/f1``; no others."""
     found: Scalars = {}
     for name, value in values.items():
         key = str(name).replace("/", "_")  # of a class
         if isinstance(value, Mapping):
-            found |= scalars(value, f"{prefix}{key}/")
+            found |= flatten_scalars(value, f"{prefix}{key}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             found[f"{prefix}{key}"] = float(value)
     return found

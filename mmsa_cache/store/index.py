@@ -155,7 +155,7 @@ class Index:
                     rest = rest[disk.write(descriptor, rest) :]
                 disk.fsync(descriptor)
             except BaseException:
-                disk.cut(descriptor, self.size)
+                disk.truncate(descriptor, self.size)
                 raise
             finally:
                 os.close(descriptor)

@@ -121,7 +121,7 @@ class ObjectWriter:
             if self._due:  # else they were there before anything was sealed for this driver
                 self._unsaid |= new
             self._due = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - started))
-        return self._keys.places(keys) >= 0
+        return self._keys.find(keys) >= 0
 
     def adopt(self, entries: Sequence[ShardEntry]) -> int:
         """Counts shards as sealed; they are in the listing already.
@@ -201,7 +201,7 @@ class ObjectWriter:
                 self._seen.add(name)
             every = np.concatenate(list(found.values()))
             _, first = np.unique(as_sortable(every), return_index=True)
-            first = first[self._keys.places(every[first]) < 0]
+            first = first[self._keys.find(every[first]) < 0]
             ends = np.cumsum([len(keys) for keys in found.values()])
             counts = np.bincount(np.searchsorted(ends, first, "right"), minlength=len(found))
             new |= dict(zip(found, counts.tolist(), strict=True))

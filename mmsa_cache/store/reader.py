@@ -43,7 +43,7 @@ class Features:
 
     def find_rows(self, keys: Keys) -> NDArray[np.int64]:
         """Numbers of rows, counted over all shards; −1 where there is none, (rows,)."""
-        return self._table.places(keys)
+        return self._table.find(keys)
 
 
 def open_features(folder: Path, *, verify: bool = True) -> Features:

@@ -128,7 +128,7 @@ class SealedRows:
         """
         with self._one:
             self._refresh()
-            return self._keys.places(keys) >= 0
+            return self._keys.find(keys) >= 0
 
     @property
     def rows(self) -> int:
@@ -171,7 +171,7 @@ class SealedRows:
             except DamagedCacheError:  # no shard of this encoder
                 needless.add(entry.file)
                 continue
-            own = self._keys.places(shard.keys) < 0
+            own = self._keys.find(shard.keys) < 0
             if not own.all():
                 needless.add(entry.file)
                 if not own.any():

@@ -194,7 +194,7 @@ class FeatureWriter(SealedRows):
             before = self.rows, self.bytes
             for entry in list(self._index.entries.values()):
                 shard = self._map(entry)
-                kept = np.flatnonzero(wanted.places(shard.keys) >= 0)
+                kept = np.flatnonzero(wanted.find(shard.keys) >= 0)
                 if len(kept) < len(shard):
                     self._replace([entry], [shard.take(kept)] if len(kept) else [])
         return before[0] - self.rows, before[1] - self.bytes

@@ -16,8 +16,8 @@ import pytest
 
 import mmsa_cache as mmsa
 from fuse.search.pool import WorkerOptions
-from mmsa_cache.api.calls import in_terms
-from mmsa_cache.api.terms import in_python
+from mmsa_cache.api.calls import translate_errors
+from mmsa_cache.api.wording import in_python_terms
 from mmsa_cache.compose.search import workers
 from tests.support.fake_search import start_thread
 from tests.support.pairs import make_pairs
@@ -243,11 +243,11 @@ def test_a_wrong_argument_is_named(number: int) -> None:
     ],
 )
 def test_messages_speak_python(said: str, shown: str) -> None:
-    assert in_python(said) == shown
+    assert in_python_terms(said) == shown
 
 
 def test_what_an_error_quotes_of_data_is_text() -> None:
-    with pytest.raises(mmsa.DataError) as found, in_terms():
+    with pytest.raises(mmsa.DataError) as found, translate_errors():
         raise mmsa.DataError("a\x1b[2J", "Give --folds 3.", ["postgresql://me:secret@host/\x1b"])
     assert str(found.value).splitlines() == [
         "a\\x1b[2J",

@@ -18,7 +18,7 @@ from fuse.setting import Setting, complete
 from fuse.training.final import train
 from fuse.training.recipe import Recipe
 from mmsa_cache.api.classifier import FusionClassifier
-from mmsa_cache.api.halves import features_of
+from mmsa_cache.api.modality_input import features_from_input
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.splits import outer_split
 from mmsa_cache.errors import DataError, DeviceError, SettingsError
@@ -64,7 +64,7 @@ def table(*columns: Any) -> np.ndarray:
 
 def test_it_learns_what_a_run_would_learn_of_the_same_rows(posts: Posts) -> None:
     halves = [
-        features_of(half.astype(np.float16), name, lambda *_: pytest.fail("posts"))
+        features_from_input(half.astype(np.float16), name, lambda *_: pytest.fail("posts"))
         for half, name in ((posts.texts, "text"), (posts.pictures, "image"))
     ]
     guids = [str(row) for row in range(ROWS)]

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.model_selection import cross_val_score
 
 from mmsa_cache import FusionClassifier
-from mmsa_cache.api import frozen
+from mmsa_cache.api import frozen_encoder
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 
 ROWS = 16
@@ -84,17 +84,19 @@ def test_posts_are_learned_from_and_pictures_are_the_same_open_or_not(
 def test_each_text_and_picture_is_encoded_once(
     posts: Posts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frozen._loaded.cache_clear()
+    frozen_encoder._loaded.cache_clear()
     encoded: list[int] = []
-    encode = frozen.encode_rows
+    encode = frozen_encoder.encode_rows
     monkeypatch.setattr(
-        frozen, "encode_rows", lambda rows, *more: encoded.append(len(rows)) or encode(rows, *more)
+        frozen_encoder,
+        "encode_rows",
+        lambda rows, *more: encoded.append(len(rows)) or encode(rows, *more),
     )
     model, X = FusionClassifier(**PARAMETERS), table(posts.texts, posts.pictures)  # noqa: N806
     assert cross_val_score(model, X, posts.y, cv=3).min() == 1
     assert cross_val_score(model, table(posts.texts, posts.paths), posts.y, cv=2).min() == 1
     assert sum(encoded) == 3 * ROWS  # files are told from pictures that are open
-    monkeypatch.setattr(frozen, "_MOST_BYTES", 1)
+    monkeypatch.setattr(frozen_encoder, "_MOST_BYTES", 1)
     model.fit(X, posts.y)
     assert sum(encoded) == 5 * ROWS
 

@@ -22,7 +22,7 @@ import torch
 import typer
 from PIL import Image
 
-from mmsa_cache.cli.output import age
+from mmsa_cache.cli.output import format_duration
 from mmsa_cache.cli.verb import Call, verb
 from mmsa_cache.compose.cache.caches import existing_caches
 from mmsa_cache.compose.cache.show import show
@@ -414,7 +414,7 @@ def test_the_latest_run_is_the_last_trained_when_the_clock_was_set_back(
         assert RunFolder.find("latest").name == name
         ahead = time.time() + 90_000 * (number + 1)
         os.utime(f"runs/{name}/config.json", (ahead, ahead))
-    assert age(time.time() - RunFolder.find("c").trained_at()) == "0 s"
+    assert format_duration(time.time() - RunFolder.find("c").trained_at()) == "0 s"
 
 
 def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

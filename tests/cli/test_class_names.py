@@ -16,7 +16,7 @@ from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.console import format_table
 from mmsa_cache.names import class_problem
 from mmsa_cache.runs.folder import RunFolder
-from mmsa_cache.runs.tracking import scalars
+from mmsa_cache.runs.tracking import flatten_scalars
 from tests.support.data_folders import mmsa
 from tests.support.posts import posts, write_table
 from tests.support.tiny import tiny_toml
@@ -118,7 +118,7 @@ def test_columns_of_wide_letters_are_aligned() -> None:
 
 
 def test_numbers_of_a_class_keep_one_path() -> None:
-    found = scalars({"per_class": {"a/b": {"f1": 0.5}}})
+    found = flatten_scalars({"per_class": {"a/b": {"f1": 0.5}}})
     assert found == {"per_class/a_b/f1": 0.5}
 
 

@@ -17,7 +17,7 @@ from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
-from mmsa_cache.features.rows import wanted_rows
+from mmsa_cache.features.rows import sample_rows
 from mmsa_cache.store.encoder import ENCODER
 from mmsa_cache.store.index import INDEX
 from tests.support.pairs import make_pairs
@@ -195,7 +195,7 @@ def test_features_are_opened_when_first_needed(
     opened = []
 
     samples = read_split(split_path(work / "cache", "train"))[1][:5]
-    wanted = {m: wanted_rows(samples.digests(m), [0] * 5, "none") for m in ("text", "image")}
+    wanted = {m: sample_rows(samples.digests(m), [0] * 5, "none") for m in ("text", "image")}
 
     def open_one(modality: str, name: str) -> ModalityFeatures:
         opened.append((modality, name))

@@ -237,9 +237,9 @@ def test_a_file_above_that_is_of_somebody_else_is_not_used(
         pytest.skip("files have no owner here")
     monkeypatch.setattr(project.os, "getuid", lambda: 12345)  # type: ignore[attr-defined]
     monkeypatch.setattr(project, "_SYSTEM", 54321)
-    assert project.project_of(work / "below") == work / "below"
+    assert project.find_project(work / "below") == work / "below"
     assert "belongs to another user: it is not used" in capsys.readouterr().err
-    assert project.project_of(work) == work  # where the user went to it
+    assert project.find_project(work) == work  # where the user went to it
 
 
 WRONG = [

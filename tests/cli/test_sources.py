@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmsa_cache.config.hub_copy import HubData, address_of
+from mmsa_cache.config.hub_copy import HubData, hub_address
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data import file_hashes, pairs
@@ -230,5 +230,5 @@ def test_names_of_data_sets_of_the_hub(tmp_path: Path) -> None:
     for name in ("", "../x", "a/b/c", "a/b@", "a--b/c", "a/b@../../x"):
         with pytest.raises(SettingsError, match="names no data set"):
             HubData.of(name)
-    assert address_of(tmp_path) is None
+    assert hub_address(tmp_path) is None
     assert load_settings({"data.root": "hf://datasets/a/b"}, environ={}).data.hub_name == "a/b"

@@ -67,7 +67,7 @@ def check(target: ObjectFolder, folder: Path) -> Index:
         shard = map_shard(folder / entry.file, entry.rows, entry.bytes, ENCODER.fingerprint)
         assert np.array_equal(shard.pooled, made_up(shard.keys).pooled)
         table.add(shard.keys)
-    assert (table.places(PLAN.keys) >= 0).all()
+    assert (table.find(PLAN.keys) >= 0).all()
     return index
 
 

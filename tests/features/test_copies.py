@@ -12,8 +12,8 @@ import torch
 
 from mmsa_cache.errors import CacheError, DamagedCacheError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.copies import CopiedSource
-from mmsa_cache.features.source import BankSource, shared_grids
+from mmsa_cache.features.remote_source import RemoteSource
+from mmsa_cache.features.source import BankSource, share_grids
 from tests.support.bank_sources import WANTED
 
 
@@ -45,8 +45,8 @@ def test_what_a_machine_does_not_see_is_fetched_once_and_whole(
     tmp_path: Path,
 ) -> None:
     keep = tmp_path / "keep"
-    with shared_grids(bank, WANTED, [2], tmp_path / "grids") as source:
-        copied = CopiedSource.of(source)
+    with share_grids(bank, WANTED, [2], tmp_path / "grids") as source:
+        copied = RemoteSource.of(source)
         there = Elsewhere(tmp_path, tmp_path)
         assert copied.here(there.read, keep) == source, "what is seen was fetched"
         shutil.copytree(tmp_path, tmp_path.with_name("there"))
@@ -74,7 +74,7 @@ def test_another_store_at_the_same_path_is_not_read_for_it(
     tmp_path: Path,
 ) -> None:
     source = BankSource.of(bank, WANTED)
-    copied = CopiedSource.of(source)
+    copied = RemoteSource.of(source)
     for folder in set(source.folders.values()):
         shard = next(folder.glob("*.h5"))
         shard.write_bytes(shard.read_bytes()[:-1] + b"?")

@@ -13,14 +13,14 @@ import torch
 
 from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.source import BankSource, shared_grids
+from mmsa_cache.features.source import BankSource, share_grids
 from tests.support.bank_sources import ROWS, WANTED
 
 
 def test_a_process_opens_the_same_bank_and_maps_the_grids(
     bank: FeatureBank, tmp_path: Path
 ) -> None:
-    with shared_grids(bank, WANTED, [0, 2, 4, 9], tmp_path / "here") as source:
+    with share_grids(bank, WANTED, [0, 2, 4, 9], tmp_path / "here") as source:
         assert sorted(source.grids) == [("default", 2), ("default", 4)], (
             "of 4×4 positions no 9×9 comes"
         )
@@ -45,7 +45,7 @@ def test_grids_of_killed_processes_are_swept_those_of_living_ones_stay(
     elsewhere = tmp_path / ".grids-elsewhere-4194305-0a"
     for folder in (dead, alive, elsewhere):
         folder.mkdir()
-    with shared_grids(bank, WANTED, [], tmp_path) as source:
+    with share_grids(bank, WANTED, [], tmp_path) as source:
         assert source == BankSource.of(bank, WANTED)
         assert not dead.exists()
         assert alive.exists()

@@ -22,7 +22,7 @@ from fuse.training.trainer import fit_group
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.features.rows import wanted_rows
+from mmsa_cache.features.rows import sample_rows
 from mmsa_cache.store.keys import content_keys
 from mmsa_cache.store.schema import Shard
 from tests.support.shards import make_keys
@@ -99,10 +99,10 @@ def test_what_is_absent_needs_no_row() -> None:
     digests = rng.integers(0, 255, (5, 32), np.uint8)
     digests[[1, 3]] = 0
     digests[4] = digests[0]
-    wanted = wanted_rows(digests, [1, 1, 0, 2, 1], "policy:1")
+    wanted = sample_rows(digests, [1, 1, 0, 2, 1], "policy:1")
     assert wanted.table.tolist() == [[0, 2], [-1, -1], [1, -1], [-1, -1], [0, 2]]
     np.testing.assert_array_equal(wanted.keys[:2], content_keys(digests[[0, 2]]))
-    nothing = wanted_rows(np.zeros((3, 32), np.uint8), [0, 1, 2], "policy:1")
+    nothing = sample_rows(np.zeros((3, 32), np.uint8), [0, 1, 2], "policy:1")
     assert nothing.table.tolist() == [[-1], [-1], [-1]]
     assert len(nothing.keys) == 0
 

@@ -13,20 +13,20 @@ from optuna.trial import TrialState, create_trial
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.runs import tracking
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines
-from mmsa_cache.runs.trackers import TRACKERS, Place
-from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars
+from mmsa_cache.runs.trackers import TRACKERS, TrackedRun
+from mmsa_cache.runs.tracking import Tracking, check_trackers, flatten_scalars
 from tests.support.tracker_files import read_events, read_mlflow, read_wandb
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrackedRun:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("WANDB", "MLFLOW"))]:
         monkeypatch.delenv(name)
-    return Place("a run", tmp_path / "events", {"fusion": "gated", "text_dim": 16})
+    return TrackedRun("a run", tmp_path / "events", {"fusion": "gated", "text_dim": 16})
 
 
-def record(name: str, place: Place, *, broken: bool) -> None:
+def record(name: str, place: TrackedRun, *, broken: bool) -> None:
     with tracking.tracking([name, name], place) as tracked:
         for step in (1, 2):
             for member in (1, 2):
@@ -38,7 +38,7 @@ def record(name: str, place: Place, *, broken: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
-def test_every_tracker_keeps_what_it_is_told(name: str, place: Place) -> None:
+def test_every_tracker_keeps_what_it_is_told(name: str, place: TrackedRun) -> None:
     with pytest.raises(KeyboardInterrupt):
         record(name, place, broken=True)
     record(name, place, broken=False)
@@ -67,10 +67,10 @@ def test_every_tracker_keeps_what_it_is_told(name: str, place: Place) -> None:
 
 
 def test_a_tracker_that_fails_is_dropped(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: TrackedRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Failing:
-        def __init__(self, place: Place) -> None:
+        def __init__(self, place: TrackedRun) -> None:
             self.calls = 0
 
         def log(self, series: str, step: int, values: dict[str, float]) -> None:
@@ -101,7 +101,7 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_numbers_are_taken_by_their_path() -> None:
     values = {"a": {"b": 1, "c": [2]}, "text": "x", "yes": True, "none": None, "d": 0.5}
-    assert scalars(values) == {"a/b": 1.0, "d": 0.5}
+    assert flatten_scalars(values) == {"a/b": 1.0, "d": 0.5}
 
 
 def test_half_a_line_of_a_killed_process_costs_nothing_else(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mmsa_cache.errors import LinkError, MmsaError, ModelError
 from mmsa_cache.files import sqlite_file
 from mmsa_cache.files.sqlite_file import check_sqlite
 from mmsa_cache.native.signals import sigterm_as_interrupt
-from mmsa_cache.runs.trackers import TRACKERS, Place
+from mmsa_cache.runs.trackers import TRACKERS, TrackedRun
 from tests.support.fake_search import ORIGIN
 from tests.support.small_work import call
 from tests.support.study_records import trials_of
@@ -347,7 +347,7 @@ def test_the_database_of_mlflow_is_checked_as_well(
     Path("runs").mkdir()
     Path(f"runs/mlflow.db{end}").symlink_to(tmp_path / "victim")
     with pytest.raises(LinkError, match="is a link"):
-        TRACKERS["mlflow"][0](Place("r", Path("runs/r"), {}))
+        TRACKERS["mlflow"][0](TrackedRun("r", Path("runs/r"), {}))
     Path(f"runs/mlflow.db{end}").unlink()
     with contextlib.closing(sqlite3.connect("runs/mlflow.db")) as connection:
         connection.execute(f"create view experiments as {ENDLESS}")
@@ -356,7 +356,7 @@ def test_the_database_of_mlflow_is_checked_as_well(
             connection.execute(f"create trigger t{len(body)} before update on t begin {body}; end")
     for kind in ("view 'experiments'", "trigger 't13'", "trigger 't29'"):
         with pytest.raises(ModelError, match=kind):
-            TRACKERS["mlflow"][0](Place("r", Path("runs/r"), {}))
+            TRACKERS["mlflow"][0](TrackedRun("r", Path("runs/r"), {}))
         with contextlib.closing(sqlite3.connect("runs/mlflow.db")) as connection:
             connection.execute(f"drop {kind}")
     check_sqlite(Path("runs/mlflow.db"), write=True)
@@ -372,4 +372,4 @@ def test_weights_and_biases_takes_no_settings_of_the_folder(
     Path(file).parent.mkdir(exist_ok=True)
     os.mkfifo(file)  # opened, it would be waited for
     with pytest.raises(MmsaError, match=rf"{file} would choose.*\n.*Remove it"):
-        TRACKERS["wandb"][0](Place("r", Path("runs/r"), {}))
+        TRACKERS["wandb"][0](TrackedRun("r", Path("runs/r"), {}))

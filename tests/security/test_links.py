@@ -26,7 +26,7 @@ from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
 from mmsa_cache.runs.folder import write_json
 from mmsa_cache.runs.json_lines import JsonLines, log_run
-from mmsa_cache.runs.trackers import TRACKERS, Place
+from mmsa_cache.runs.trackers import TRACKERS, TrackedRun
 from mmsa_cache.store.index import INDEX
 from mmsa_cache.store.listing import list_features, remove_features
 from mmsa_cache.store.older import older_caches, remove_older
@@ -58,7 +58,7 @@ def search() -> None:
 
 def track(name: str) -> Callable[[], None]:
     def act() -> None:
-        TRACKERS[name][0](Place("s", Path("studies/tensorboard/s"), {})).close({})
+        TRACKERS[name][0](TrackedRun("s", Path("studies/tensorboard/s"), {})).close({})
 
     return act
 

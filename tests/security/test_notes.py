@@ -23,7 +23,7 @@ from mmsa_cache.errors import LinkError, ModelError, SettingsError
 from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines
-from mmsa_cache.runs.trackers import Place
+from mmsa_cache.runs.trackers import TrackedRun
 from mmsa_cache.runs.tracking import tracking
 from tests.support.fake_search import (
     GROUPS,
@@ -50,7 +50,7 @@ def test_lines_of_trials_of_any_kind_are_passed_over(tmp_path: Path) -> None:
     run(tmp_path / "s.db", tmp_path, 1, start=start_thread)
     lines = JsonLines(Path("studies/s.jsonl"))
     lines.path.write_text('{"trial": [1], "ended": {}}\n{"trial": 1e999}\n[]\n7\n')
-    with tracking([], Place("s", Path("events"), {})) as tracked:
+    with tracking([], TrackedRun("s", Path("events"), {})) as tracked:
         for _ in range(2):  # the second time each is there already
             TrialLines(lines, tracked).add(trials_of(tmp_path / "s.db"))
     assert [line.get("trial") for line in lines.read()] == [[1], 0]

@@ -92,7 +92,7 @@ def test_no_file_output_or_process_has_it(tmp_path: Path, text_model: Path) -> N
 
 
 RAY = """
-from mmsa_cache.cli.title import given_arguments, hide_passwords
+from mmsa_cache.cli.arguments import given_arguments, hide_passwords
 hide_passwords()
 assert given_arguments()[-1].endswith("@host/db")
 from mmsa_cache.native.ray_cluster import ray_cluster

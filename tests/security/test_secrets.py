@@ -18,10 +18,10 @@ from fuse.search.address import Address, parse_address
 from fuse.search.ledger import Ledger
 from fuse.search.snapshot import snapshot
 from mmsa_cache.cli import main as command_line
-from mmsa_cache.cli.title import without_addresses
+from mmsa_cache.cli.arguments import mask_addresses
 from mmsa_cache.console import say
 from mmsa_cache.errors import MmsaError, SettingsError
-from mmsa_cache.runs.trackers import TRACKERS, Place, Tracker
+from mmsa_cache.runs.trackers import TRACKERS, TrackedRun, Tracker
 from mmsa_cache.runs.tracking import tracking
 from tests.lint import ROOT
 from tests.support.small_work import mmsa
@@ -120,9 +120,9 @@ def test_what_is_kept_of_a_command_has_no_address(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("text", ADDRESSES)
 def test_an_address_in_any_argument_is_hidden(text: str) -> None:
-    assert without_addresses(["report", text, f"--run={text}"]) == ["report", "***", "--run=***"]
+    assert mask_addresses(["report", text, f"--run={text}"]) == ["report", "***", "--run=***"]
     plain = ["--note=a:b@c", "http://host:80/x", "--storage", "sqlite:///s.db", "--storage"]
-    assert without_addresses(plain) == plain
+    assert mask_addresses(plain) == plain
 
 
 @pytest.mark.parametrize(
@@ -222,8 +222,8 @@ def test_weights_and_biases_keeps_no_password(
     monkeypatch.setenv("WANDB_MODE", "offline")
 
     def track(arguments: list[str]) -> None:
-        monkeypatch.setattr(sys, "argv", ["mmsa", *without_addresses(arguments)])
-        TRACKERS["wandb"][0](Place("r", Path("runs/r"), {})).close({})
+        monkeypatch.setattr(sys, "argv", ["mmsa", *mask_addresses(arguments)])
+        TRACKERS["wandb"][0](TrackedRun("r", Path("runs/r"), {})).close({})
 
     track(["search", "--storage", ADDRESSES[0]])
     wandb.teardown()
@@ -237,7 +237,7 @@ def test_what_a_tracker_says_of_its_server_has_no_password(
 ) -> None:
     """As MLFLOW_TRACKING_URI, or the settings of W&B."""
 
-    def fail(place: Place) -> Tracker:
+    def fail(place: TrackedRun) -> Tracker:
         raise RuntimeError(
             f"http://me:{SECRET}@host:1/api and postgresql://me:p@{SECRET}@host/db refuse, "
             f"so does postgresql://host/db?user=me&password={SECRET}&x=y; "
@@ -247,7 +247,7 @@ def test_what_a_tracker_says_of_its_server_has_no_password(
     monkeypatch.setitem(TRACKERS, "mlflow", (fail, "mlflow"))
     with (
         pytest.raises(SettingsError, match="Tracking by mlflow cannot begin: RuntimeError") as said,
-        tracking(["mlflow"], Place("r", Path("runs/r"), {})),
+        tracking(["mlflow"], TrackedRun("r", Path("runs/r"), {})),
     ):
         pass
     say(str(said.value))

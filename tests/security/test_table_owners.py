@@ -17,7 +17,7 @@ from fuse.search.ledger import Ledger
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files import table_owners
 from mmsa_cache.files.table_owners import check_owner
-from mmsa_cache.runs.trackers import Place
+from mmsa_cache.runs.trackers import TrackedRun
 from mmsa_cache.runs.tracking import tracking
 from tests.support.postgres import Server, running_server
 
@@ -75,7 +75,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def track(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place.replace("postgresql:", "postgresql+pg8000:"))
-    with tracking(["mlflow"], Place("r", Path("runs/r"), {})):
+    with tracking(["mlflow"], TrackedRun("r", Path("runs/r"), {})):
         pass
 
 
@@ -131,7 +131,7 @@ def test_the_file_beside_the_runs_is_checked(
     Ledger(Path("runs/mlflow.db"), "s").close()
     with (
         pytest.raises(ModelError, match="holds Optuna's tables"),
-        tracking(["mlflow"], Place("r", Path("runs/r"), {})),
+        tracking(["mlflow"], TrackedRun("r", Path("runs/r"), {})),
     ):
         pass
 

@@ -17,7 +17,7 @@ import torch
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.files import hashing
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store import index as index_module
@@ -86,13 +86,13 @@ def test_keys_are_what_a_row_is_computed_from() -> None:
 def test_keys_are_found_by_all_their_bytes() -> None:
     keys = np.random.default_rng(0).integers(0, 256, (1000, KEY_BYTES), np.uint8)
     table = KeyTable(KEY_BYTES)
-    assert table.places(keys).tolist() == [-1] * 1000
+    assert table.find(keys).tolist() == [-1] * 1000
     table.add(keys)
-    assert table.places(keys[::-1]).tolist() == list(range(999, -1, -1))
+    assert table.find(keys[::-1]).tolist() == list(range(999, -1, -1))
     near = keys.copy()
     near[:, 12] ^= 1  # the first eight bytes are equal
-    assert (table.places(near) == -1).all()
-    assert table.places(keys[:0]).tolist() == []
+    assert (table.find(near) == -1).all()
+    assert table.find(keys[:0]).tolist() == []
 
 
 def test_a_key_table_finds_the_first_of_each_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +105,12 @@ def test_a_key_table_finds_the_first_of_each_key(monkeypatch: pytest.MonkeyPatch
     for ratio in (1, 4, 10_000):
         monkeypatch.setattr(KeyTable, "_RATIO", ratio)
         table = KeyTable(KEY_BYTES)
-        assert table.places(keys[:3]).tolist() == [-1, -1, -1]
+        assert table.find(keys[:3]).tolist() == [-1, -1, -1]
         for part in np.array_split(keys, 40):
             table.add(part)
         assert table.count == 600
-        assert table.places(keys).tolist() == [first[key.tobytes()] for key in keys]
-        assert table.places(absent).tolist() == [-1, -1]
+        assert table.find(keys).tolist() == [first[key.tobytes()] for key in keys]
+        assert table.find(absent).tolist() == [-1, -1]
 
 
 def test_a_resumed_store_is_byte_identical(tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ def test_an_older_store_is_refused_and_its_own_files_removed(tmp_path: Path) -> 
 def bank(tmp_path: Path) -> FeatureBank:
     """The stored rows in reverse."""
     keys = np.concatenate([shard.keys for shard in SHARDS])[::-1]
-    wanted = WantedRows(keys, np.arange(10)[:, None])
+    wanted = SampleRows(keys, np.arange(10)[:, None])
     text, image = (ModalityFeatures.open(write(tmp_path), wanted) for _ in range(2))
     return FeatureBank(text, image, [f"p{i}" for i in range(10)], list(range(10)))
 

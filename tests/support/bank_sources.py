@@ -9,14 +9,14 @@ import numpy as np
 from mmsa_cache.compose.bench.generated import numbered_keys, numbered_rows, write_generated
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.store.schema import Shard
 
 ROWS = 6
 WANTED = {
     "text": numbered_rows(range(ROWS), [0] * ROWS),
     # The pictures of the samples lie the other way round.
-    "image": WantedRows(numbered_keys(ROWS), np.arange(ROWS)[::-1, None].copy()),
+    "image": SampleRows(numbered_keys(ROWS), np.arange(ROWS)[::-1, None].copy()),
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.schema import Shard
@@ -14,7 +14,7 @@ from mmsa_cache.store.writer import FeatureWriter
 from tests.support.shards import make_keys
 
 
-def write_rows(root: Path, pooled: np.ndarray, modality: str = "text") -> tuple[Path, WantedRows]:
+def write_rows(root: Path, pooled: np.ndarray, modality: str = "text") -> tuple[Path, SampleRows]:
     """Features of one vector a row, a sample each; their folder, and all of them as wanted rows."""
     rows = len(pooled)
     keys = make_keys(0, rows)
@@ -30,4 +30,4 @@ def write_rows(root: Path, pooled: np.ndarray, modality: str = "text") -> tuple[
     writer = FeatureWriter(root, StoredEncoder.of(EncoderIdentity.of_fields(fields)))
     with writer.claim(lambda: None):
         writer.publish(shard)
-    return writer.folder, WantedRows(keys, np.arange(rows)[:, None])
+    return writer.folder, SampleRows(keys, np.arange(rows)[:, None])

@@ -14,7 +14,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.stored import StoredSplit, split_path, write_split
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.features.rows import wanted_rows
+from mmsa_cache.features.rows import sample_rows
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.schema import Shard
 from tests.support.shards import writer_of
@@ -35,7 +35,7 @@ def table(labels: Sequence[int | None] = (0, 1, 2)) -> SampleTable:
 
 def keys_of(samples: SampleTable) -> Keys:
     """The rows that their texts need: the originals, then the copies."""
-    return wanted_rows(samples.digests("text"), samples.copies(COPIES), AUGMENTATION).keys
+    return sample_rows(samples.digests("text"), samples.copies(COPIES), AUGMENTATION).keys
 
 
 def shard(keys: Keys) -> Shard:

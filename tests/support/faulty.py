@@ -73,9 +73,9 @@ class Failing(Counting):
         if now == self._at or full:
             raise OSError(self._code, os.strerror(self._code))
 
-    def cut(self, descriptor: int, size: int) -> None:
+    def truncate(self, descriptor: int, size: int) -> None:
         if not self._lasting:
-            super().cut(descriptor, size)
+            super().truncate(descriptor, size)
 
 
 class Short(Counting):
@@ -142,9 +142,9 @@ class Forgetful(Counting):
         self._grown[path] = size
         return descriptor
 
-    def cut(self, descriptor: int, size: int) -> None:
+    def truncate(self, descriptor: int, size: int) -> None:
         if len(self.steps) < self._at:
-            super().cut(descriptor, size)
+            super().truncate(descriptor, size)
 
     def create(self, path: Path) -> int:
         descriptor = super().create(path)

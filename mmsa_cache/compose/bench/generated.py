@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.keys import KEY_BYTES, Keys
@@ -23,7 +23,7 @@ def numbered_keys(rows: int) -> Keys:
     return np.random.default_rng(47).integers(0, 256, (rows, KEY_BYTES), np.uint8)
 
 
-def numbered_rows(samples: ArrayLike, variants: ArrayLike) -> WantedRows:
+def numbered_rows(samples: ArrayLike, variants: ArrayLike) -> SampleRows:
     """The rows of a store with `numbered_keys`, by sample and variant.
 
     Args:
@@ -33,7 +33,7 @@ def numbered_rows(samples: ArrayLike, variants: ArrayLike) -> WantedRows:
     sample, variant = np.asarray(samples), np.asarray(variants)
     table = np.full((sample.max() + 1, variant.max() + 1), -1)
     table[sample, variant] = np.arange(len(sample))
-    return WantedRows(numbered_keys(len(sample)), table)
+    return SampleRows(numbered_keys(len(sample)), table)
 
 
 def generated_encoder(modality: str) -> StoredEncoder:

@@ -12,7 +12,7 @@ from mmsa_cache.errors import (
     CacheNotFoundError,
     MmsaError,
 )
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.names import MODALITIES, SPLITS
 from mmsa_cache.store.listing import (
     StoredFeatures,
@@ -73,7 +73,7 @@ def features_of(root: Path) -> list[StoredFeatures]:
     return found
 
 
-def wanted_of(store: Store, modality: str) -> dict[str, WantedRows]:
+def wanted_of(store: Store, modality: str) -> dict[str, SampleRows]:
     """The rows that each split needs."""
     return {
         split: needed_rows(found, found[1], modality)
@@ -82,7 +82,7 @@ def wanted_of(store: Store, modality: str) -> dict[str, WantedRows]:
     }
 
 
-def _described(store: Store, found: StoredFeatures, wanted: dict[str, WantedRows]) -> CacheInfo:
+def _described(store: Store, found: StoredFeatures, wanted: dict[str, SampleRows]) -> CacheInfo:
     complete: dict[str, float] = {}
     unused, compute, problem = 0, "", found.problem
     if found.encoder is not None and not problem:
@@ -110,7 +110,7 @@ def _described(store: Store, found: StoredFeatures, wanted: dict[str, WantedRows
     )
 
 
-def count_unused(store: Store, found: StoredFeatures, wanted: dict[str, WantedRows]) -> int:
+def count_unused(store: Store, found: StoredFeatures, wanted: dict[str, SampleRows]) -> int:
     """Sealed rows that no split needs."""
     if found.encoder is None:
         return 0

@@ -10,7 +10,7 @@ import numpy as np
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError, DiskError
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.files.disk import make_folders, write_atomically
 from mmsa_cache.names import MODALITIES, unknown_name
 from mmsa_cache.store.reader import Features, open_features
@@ -102,7 +102,7 @@ def show(settings: Settings, guid: str, split: str) -> Shown:
     )
 
 
-def _rows(features: Features, wanted: WantedRows, sample: int) -> list[CachedRow]:
+def _rows(features: Features, wanted: SampleRows, sample: int) -> list[CachedRow]:
     """What is stored of one sample, variant by variant."""
     variants = [v for v, place in enumerate(wanted.table[sample].tolist()) if place >= 0]
     places = features.find_rows(wanted.keys[wanted.table[sample, variants]])

@@ -12,7 +12,7 @@ import jinja2
 from fuse.figures.record import Interval
 from fuse.figures.records import RunFigures
 from fuse.setting import Setting
-from mmsa_cache.config.hub_copy import HubData, address_of
+from mmsa_cache.config.hub_copy import HubData, hub_address
 from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.splits import is_cross_validation
@@ -61,7 +61,7 @@ class CardContent:
     def hub_data(self) -> HubData | None:
         """The hub data set that the model was trained on, if any."""
         root = self.data.root
-        address = None if root is None else address_of(root.resolve())
+        address = None if root is None else hub_address(root.resolve())
         name = address.removeprefix(PREFIX) if address else self.data.hub_name
         return HubData.of(name) if name else None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.encoder import StoredEncoder
 
@@ -102,7 +102,7 @@ def _is_started(spec: EncoderSpec, stored: Sequence[StoredEncoder]) -> bool:
 
 
 def _settings_of(
-    settings: Settings, store: Store, modality: str, name: str, rows: WantedRows
+    settings: Settings, store: Store, modality: str, name: str, rows: SampleRows
 ) -> Settings | None:
     """Settings with an encoder as the default one: as set, or as the store has it.
 

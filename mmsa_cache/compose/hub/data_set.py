@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmsa_cache.config.hub_copy import HubData, with_copy
+from mmsa_cache.config.hub_copy import HubData, use_local_copy
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.files import IMAGE_SUFFIXES
@@ -41,4 +41,4 @@ def fetched(settings: Settings) -> Settings:
                 allow_patterns=[*_NAMES, *(f"*{e}" for s in _ENDINGS for e in (s, s.upper()))],
             )
         wanted.fetched(Path(snapshot))
-    return settings.model_copy(update={"data": with_copy(settings.data)})
+    return settings.model_copy(update={"data": use_local_copy(settings.data)})

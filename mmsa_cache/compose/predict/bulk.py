@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from fuse.figures.calibration import Decide
-from mmsa_cache.config.hub_copy import with_copy
+from mmsa_cache.config.hub_copy import use_local_copy
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.layouts.layout import find_layout
@@ -129,7 +129,7 @@ def _read_posts(request: BulkRequest, model: Predictor) -> tuple[SampleTable, li
         SettingsError: The data has several splits.
         DataError: It cannot be read, or some rows are bad and not to be skipped.
     """
-    data = with_copy(_data_settings(request, model.session.settings.data))
+    data = use_local_copy(_data_settings(request, model.session.settings.data))
     splits = find_layout(data).splits
     if len(splits) > 1:
         raise SettingsError(
@@ -172,7 +172,7 @@ def _note_partial_posts(model: Predictor, samples: SampleTable) -> None:
 
 def _run_digest(run: RunFolder) -> str:
     """Identifies a trained model."""
-    files = [file_sha256(run.place(name)) for name in ("config.json", MODEL_FILE)]
+    files = [file_sha256(run.file_path(name)) for name in ("config.json", MODEL_FILE)]
     return hashlib.sha256(canonical_json(files)).hexdigest()
 
 

@@ -10,9 +10,9 @@ from extract.plan import RowPlan, plan_rows
 from extract.shards import encode_rows
 from extract.streams import rows_a_batch
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.features.absent import absent
+from mmsa_cache.features.absent import missing_features
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.batch import Dims, pools_read
+from mmsa_cache.features.batch import Dims, required_pools
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import DEFAULT_PAIR, EncoderPair
 from mmsa_cache.store.schema import Shard
@@ -52,8 +52,8 @@ def live_bank(
             return _encode(session, rows, modality, name, reuse)
         dim = getattr(readers[0][1], modality)
         count = positions if modality == "image" else 1
-        vectors = pools_read(readers, modality, name)
-        return absent(dim, vectors, count, len(samples))
+        vectors = required_pools(readers, modality, name)
+        return missing_features(dim, vectors, count, len(samples))
 
     return bank_choice(encode, samples).open(pairs)
 

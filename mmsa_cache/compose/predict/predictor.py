@@ -79,7 +79,7 @@ def load_model(
     policy = PathPolicy.for_run(folder.path, overrides)
     settings = settings_of_run(folder, policy, overrides)
     try:
-        with open_tensors(folder.place(MODEL_FILE)) as file:
+        with open_tensors(folder.file_path(MODEL_FILE)) as file:
             ensemble = Ensemble.restore(
                 [restore(model.setting) for model in record.models],
                 {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  (no mapping)

@@ -20,8 +20,8 @@ from mmsa_cache.data.splits import is_cross_validation
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import unknown_name
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines, log_run
-from mmsa_cache.runs.trackers import Place
-from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
+from mmsa_cache.runs.trackers import TrackedRun
+from mmsa_cache.runs.tracking import check_trackers, flatten_scalars, tracking
 
 from ..extraction.crew import EngineRequest
 from ..session.protocols import note_unused_val
@@ -94,7 +94,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
     study = resolve_study(session, request)
     name, storage = study.name, studies_database(session.settings)
     pairs = study.encoder_pairs()
-    place = Place(name, STUDIES / "tensorboard" / name, _tracker_values(study))
+    place = TrackedRun(name, STUDIES / "tensorboard" / name, _tracker_values(study))
     with (
         show_dashboard(storage, request.dashboard),
         search_workers(session, request.engine) as workers,
@@ -117,7 +117,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
             workers=workers,
             on_change=on_change,
         )
-        tracker.final = scalars(result.model_dump())
+        tracker.final = flatten_scalars(result.model_dump())
     lines.end(tracker.final)
     log_run("search", name, result.seconds, tracker.final)
     notes = session.notes(pairs) + _warnings(result) + result.notes

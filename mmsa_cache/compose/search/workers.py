@@ -11,7 +11,7 @@ import torch
 
 from fuse.search.pool import TrainingData, WorkerOptions, start_process
 from mmsa_cache.errors import DeviceError
-from mmsa_cache.features.source import shared_grids
+from mmsa_cache.features.source import share_grids
 from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.native.mps import share_gpus
@@ -40,13 +40,13 @@ def training_data(
         session: The command's.
         split: See `mmsa_cache.data.protocol.Protocol.split`.
         pairs: Encoders whose features are read.
-        sides: See `source.shared_grids`.
-        folder: See `source.shared_grids`.
+        sides: See `source.share_grids`.
+        folder: See `source.share_grids`.
     """
     bank = session.bank(split, pairs)
     labels = bank.labels.numpy()
     rows = {modality: session.rows(split, modality) for modality in MODALITIES}
-    grids = shared_grids(bank, rows, sides, folder, pairs)
+    grids = share_grids(bank, rows, sides, folder, pairs)
     del bank  # once its grids are made, only the workers map the features
     with grids as source:
         origin = origin_of(session, pairs, split)

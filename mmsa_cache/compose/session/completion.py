@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.config.hub_copy import address_of, with_copy
+from mmsa_cache.config.hub_copy import hub_address, use_local_copy
 from mmsa_cache.config.sections import (
     DataSettings,
     EncoderSettings,
@@ -55,7 +55,7 @@ def stored_data_settings(settings: Settings, store: Path) -> Fields:
     data: Fields = {key: values[key] for key in _DATA}
     if settings.data.root is not None:
         root = settings.data.root.resolve()
-        data["root"] = address_of(root) or _relative_to_store(str(root), store)
+        data["root"] = hub_address(root) or _relative_to_store(str(root), store)
     return {"data": data, "variants": settings.extract.variants, "seed": settings.seed}
 
 
@@ -179,7 +179,7 @@ def _check_contradictions(
 
 def _stored_root(stored: DataSettings, store: Path, policy: PathPolicy) -> dict[str, object]:
     """The data folder of a store: the local copy of hub data, or a folder that may be read."""
-    copy = with_copy(stored)
+    copy = use_local_copy(stored)
     if copy.root != stored.root:
         return {"root": copy.root, "follow_links": copy.follow_links}
     if stored.root is not None:

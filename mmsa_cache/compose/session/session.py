@@ -19,7 +19,7 @@ from mmsa_cache.data.table import SampleTable, concatenate_tables
 from mmsa_cache.errors import CacheNotFoundError, ModelError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.names import (
     DEFAULT_ENCODER,
     DEFAULT_PAIR,
@@ -75,7 +75,7 @@ class Session:
             split: rows if isinstance(rows, SampleTable) else SampleTable.from_samples(rows)
             for split, rows in (samples or {}).items()
         }
-        self._rows: dict[tuple[str, str], WantedRows] = {}
+        self._rows: dict[tuple[str, str], SampleRows] = {}
         self.trained_on = trained_on or {}
         self._stored_encoders: dict[tuple[str, str, str], StoredEncoder | None] = {}
         self._resolved: dict[tuple[str, str], EncoderSpec] = {}
@@ -123,7 +123,7 @@ class Session:
         """Duplicate groups of the samples of a split, (samples,)."""
         return self.samples(split).groups()
 
-    def rows(self, split: str, modality: str) -> WantedRows:
+    def rows(self, split: str, modality: str) -> SampleRows:
         """The rows of features that a split needs; with a model's encoders, originals only."""
         if (split, modality) not in self._rows:
             first = "train" if split == JOINED else split

@@ -14,8 +14,8 @@ from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.stored import StoredSplit, read_split, split_path
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
-from mmsa_cache.features.computed import COMPUTED
-from mmsa_cache.features.rows import WantedRows, wanted_rows
+from mmsa_cache.features.computed_pools import COMPUTED
+from mmsa_cache.features.rows import SampleRows, sample_rows
 from mmsa_cache.names import SPLITS
 from mmsa_cache.notebook import as_html
 from mmsa_cache.store.encoder import StoredEncoder
@@ -75,7 +75,7 @@ class Store:
         """The encoders of a modality."""
         return [f.encoder for f in self.features if f.modality == modality and f.encoder]
 
-    def row_indices(self, encoder: StoredEncoder, rows: WantedRows) -> NDArray[np.int64]:
+    def row_indices(self, encoder: StoredEncoder, rows: SampleRows) -> NDArray[np.int64]:
         """Indices of rows in the features of an encoder, −1 where missing, (rows,).
 
         Rows that the encoder cannot have, as copies of imported features, are left out.
@@ -83,13 +83,13 @@ class Store:
         features, keys = self._open(encoder), rows.of(encoder.identity).keys
         return np.full(len(keys), -1) if features is None else features.find_rows(keys)
 
-    def completeness(self, encoder: StoredEncoder, rows: WantedRows) -> float:
+    def completeness(self, encoder: StoredEncoder, rows: SampleRows) -> float:
         """Share of the rows of `row_indices` that the features of an encoder hold."""
         indices = self.row_indices(encoder, rows)
         return float((indices >= 0).mean()) if len(indices) else 1.0
 
     def rows(
-        self, identity: EncoderIdentity, rows: WantedRows
+        self, identity: EncoderIdentity, rows: SampleRows
     ) -> tuple[Sequence[Shard], NDArray[np.int64]]:
         """Stored rows of a model's encoder; each file is verified once.
 
@@ -155,7 +155,7 @@ def _by_class(about: StoredSplit, rows: SampleTable) -> str:
 
 def needed_rows(
     stored: tuple[StoredSplit, SampleTable] | None, samples: SampleTable, modality: str
-) -> WantedRows:
+) -> SampleRows:
     """The rows of features that samples need.
 
     Args:
@@ -165,8 +165,8 @@ def needed_rows(
     """
     copies = np.zeros(len(samples), np.int64)
     if stored is None:
-        return wanted_rows(samples.digests(modality), copies, "none")
+        return sample_rows(samples.digests(modality), copies, "none")
     about, own = stored
     copies[: len(own)] = samples[: len(own)].copies(about.copies)
     policies = augmentations(stored, modality, samples)
-    return wanted_rows(samples.digests(modality), copies, policies)
+    return sample_rows(samples.digests(modality), copies, policies)

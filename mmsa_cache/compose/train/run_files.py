@@ -18,7 +18,7 @@ from mmsa_cache.files.disk import write_atomically
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.record import Environment, RunIdentity, RunRecord
-from mmsa_cache.runs.tracking import scalars
+from mmsa_cache.runs.tracking import flatten_scalars
 from mmsa_cache.validation import validate
 
 from ..predict.predictor import portable_path
@@ -47,7 +47,7 @@ def write_run(
     for fit in trained.fits:
         for epoch in fit.history:
             append_epoch(lines, epoch, of_fold=epoch.member in fold_members)
-    lines.append("final", figures=scalars(trained.figures.as_json()))
+    lines.append("final", figures=flatten_scalars(trained.figures.as_json()))
     write_atomically(run.path / MODEL_FILE, save(trained.ensemble.tensors()))
     run.write(
         record,

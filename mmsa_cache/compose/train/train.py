@@ -24,8 +24,8 @@ from mmsa_cache.runs.directory import CHECKPOINT, RUNS, new_run
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines, log_run
 from mmsa_cache.runs.record import RunIdentity, RunRecord, TrainedModel
-from mmsa_cache.runs.trackers import Place
-from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
+from mmsa_cache.runs.trackers import TrackedRun
+from mmsa_cache.runs.tracking import Tracking, check_trackers, flatten_scalars, tracking
 
 from ..session.origin import origin_of
 from ..session.protocols import note_unused_val
@@ -94,7 +94,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
             session.completed_settings(pairs), session.classes, RUNS / name
         )
         parameters = tracker_parameters(identity, session.encoder_labels(pairs))
-        place = Place(name, path / "tensorboard", parameters)
+        place = TrackedRun(name, path / "tensorboard", parameters)
         with tracking(request.track, place) as tracker:
             trained = _train(choice, request, bank, session, identity, name, path, tracker)
         notes += _compare_with_trial(choice, request, protocol, trained.figures)
@@ -110,7 +110,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         )
         write_run(RunFolder(path), name, record, trained, session, bank, request.command)
     figures = trained.figures
-    log_run("train", name, round(time.monotonic() - started, 1), scalars(figures.as_json()))
+    log_run("train", name, round(time.monotonic() - started, 1), flatten_scalars(figures.as_json()))
     notes += absent_notes(figures.outer.absent)  # the record has them in its figures
     return TrainedRun(name, RUNS / name, notes, figures)
 
@@ -202,7 +202,7 @@ def _train(
     baselines = compare_with_baselines(choice, trained, bank, session)
     changes = {"ensembles": choice.ensembles, "baselines": baselines}
     figures = trained.figures.model_copy(update=changes)
-    tracker.final = scalars(figures.as_json())
+    tracker.final = flatten_scalars(figures.as_json())
     return replace(trained, figures=figures)
 
 

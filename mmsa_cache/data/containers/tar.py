@@ -117,7 +117,7 @@ class TarPictures:
     def picture(self, member: str, limit: int) -> bytes:
         """The bytes of a member."""
         key = np.frombuffer(_key(member), np.uint8).reshape(1, _KEY)
-        row = int(self._names.places(key)[0])
+        row = int(self._names.find(key)[0])
         if row < 0:
             raise BadFileError("missing", "no picture is there")
         offset, size = self._extents[row].tolist()

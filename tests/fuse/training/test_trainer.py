@@ -29,7 +29,7 @@ from fuse.training.task import Fit, Task, TrainingError
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
-from mmsa_cache.features.absent import absent as absent_features
+from mmsa_cache.features.absent import missing_features as absent_features
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.features.modality import ModalityFeatures

@@ -36,7 +36,7 @@ from mmsa_cache.compose.train.request import TrainRequest
 from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.writer import FeatureWriter
@@ -241,7 +241,7 @@ def resumed_extraction(bench: Bench) -> bool:
     )
 
 
-def _bytes_of(root: Path, modality: str, rows: WantedRows) -> bytes:
+def _bytes_of(root: Path, modality: str, rows: SampleRows) -> bytes:
     """The features of rows, in their order."""
     found = ModalityFeatures.open(generated_encoder(modality).folder(root), rows)
     every = torch.arange(len(rows.keys))

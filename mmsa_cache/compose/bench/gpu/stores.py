@@ -22,7 +22,7 @@ from mmsa_cache.data.splits import report_copies
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.files.disk import make_folders, new_file, write_atomically
 from mmsa_cache.files.paths import resolve_declared
@@ -55,7 +55,7 @@ class BenchStore:
     """(samples,)"""
     groups: NDArray[np.int64]
     """Duplicate groups, (samples,)."""
-    rows: WantedRows
+    rows: SampleRows
     """Of each modality."""
 
     @classmethod
@@ -98,7 +98,7 @@ class BenchStore:
 
     def bank(self, samples: int | None = None) -> FeatureBank:
         """Opens the features of the first samples (default: of all), on the CPU."""
-        rows = WantedRows(self.rows.keys, self.rows.table[:samples])
+        rows = SampleRows(self.rows.keys, self.rows.table[:samples])
         text, image = (ModalityFeatures.open(folder, rows) for folder in self.folders)
         return FeatureBank(text, image, self.guids[:samples], self.labels[:samples].tolist())
 

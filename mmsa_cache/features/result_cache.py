@@ -15,7 +15,7 @@ _MOST = 64
 _Found = TypeVar("_Found")
 
 
-class Kept(Generic[_Found]):
+class ResultsByRows(Generic[_Found]):
     """Results by the rows that they are of; the oldest goes where there are too many.
 
     Nobody may change a result.

@@ -13,7 +13,7 @@ _PASSWORD = re.compile(r"//[^/@]*:.*@|[?&]password=")
 _GIVEN = "_MMSA_ARGUMENTS"
 
 
-def without_addresses(arguments: Sequence[str]) -> list[str]:
+def mask_addresses(arguments: Sequence[str]) -> list[str]:
     """Arguments that may be kept: the address of a database may hold a password."""
     kept: list[str] = []
     for argument in arguments:
@@ -36,10 +36,10 @@ def hide_passwords() -> None:
     head, shown = sys.orig_argv[: -len(own)], sys.orig_argv[-len(own) :]
     if _GIVEN not in os.environ and shown == own and any(map(_PASSWORD.search, own)):
         os.environ[_GIVEN] = json.dumps(own)
-        os.execv(sys.executable, [*head, *without_addresses(own)])
+        os.execv(sys.executable, [*head, *mask_addresses(own)])
 
 
-def given_arguments() -> list[str]:
+def original_arguments() -> list[str]:
     """The arguments that this process was started with; `hide_passwords` may have been there."""
     given = os.environ.pop(_GIVEN, None)
     return sys.argv[1:] if given is None else list(json.loads(given))

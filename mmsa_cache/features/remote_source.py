@@ -41,7 +41,7 @@ _AGAIN = "Run the same command again; if it repeats: mmsa cache verify."
 _MAX_ENCODER_BYTES = 1 << 20
 
 
-def node_folder() -> Path:
+def download_folder() -> Path:
     """Where a machine keeps what it fetched: ``$XDG_CACHE_HOME/mmsa``, else ``~/.cache/mmsa``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return resolve_declared(Path(base) if base else Path.home() / ".cache") / "mmsa"
@@ -111,7 +111,7 @@ class _Features:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """A file of `source.shared_grids`; its path names the process that made it."""
+    """A file of `source.share_grids`; its path names the process that made it."""
 
     path: Path
     bytes: int
@@ -136,7 +136,7 @@ class _Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class CopiedSource:
+class RemoteSource:
     """A bank's source for other machines. Picklable."""
 
     source: BankSource
@@ -144,7 +144,7 @@ class CopiedSource:
     grids: Mapping[Path, _Grid]
 
     @classmethod
-    def of(cls, source: BankSource) -> CopiedSource:
+    def of(cls, source: BankSource) -> RemoteSource:
         """Says what the files are, on the machine that has them."""
         return cls(
             source,
@@ -157,7 +157,7 @@ class CopiedSource:
 
         Args:
             read: Reads the files where they are.
-            keep: Folder of this machine for what is fetched, see `node_folder`.
+            keep: Folder of this machine for what is fetched, see `download_folder`.
 
         Raises:
             DamagedCacheError: What was fetched is not what was sealed.

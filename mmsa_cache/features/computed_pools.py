@@ -36,7 +36,7 @@ one less) over the real positions, by name: from (batch, tokens, dim) float32 an
 (batch, tokens, 1), True = real, to (batch, dim)."""
 
 
-def computed_pool(name: str, rows: int, read: Read) -> Tensor:
+def compute_pool(name: str, rows: int, read: Read) -> Tensor:
     """One of `COMPUTED` for rows 0 … `rows` − 1, (rows, dim) of the tokens' type."""
     parts = []
     for part in torch.arange(rows).split(_ROWS):

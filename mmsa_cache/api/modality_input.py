@@ -19,13 +19,13 @@ from mmsa_cache.store.schema import Shard
 
 POST = (str, os.PathLike, Image.Image)
 """What an encoder reads: a text, the path of a picture, a picture."""
-DTYPES = [np.float32, np.float16]
+VECTOR_DTYPES = [np.float32, np.float16]
 """Of vectors: others become the first one."""
 Encode = Callable[[str, Sequence[Any]], ModalityFeatures]
 """From a modality and its texts or pictures, None where a post has none."""
 
 
-def entries_of(values: Any) -> Any:
+def as_entries(values: Any) -> Any:
     """A list of entries, one a post; an array where they are numbers, or several a post."""
     if isinstance(values, POST):
         raise DataError(f"X is a single {type(values).__name__}.", "Give a list, an entry a post.")
@@ -71,7 +71,7 @@ def holds_posts(table: Any) -> bool:
     )
 
 
-def features_of(values: Any, modality: str, encode: Encode) -> ModalityFeatures | None:
+def features_from_input(values: Any, modality: str, encode: Encode) -> ModalityFeatures | None:
     """Features of one half of some posts; None where no post has it.
 
     Args:
@@ -87,7 +87,7 @@ def features_of(values: Any, modality: str, encode: Encode) -> ModalityFeatures 
     name = f"X_{modality}"
     if values is None:
         return None
-    entries = entries_of(values)
+    entries = as_entries(values)
     if not isinstance(entries, list) and entries.ndim != 3:
         return _in_memory(_checked(entries, name), name)
     there = [place for place, entry in enumerate(entries) if not _is_missing(entry)]
@@ -116,7 +116,7 @@ def features_of(values: Any, modality: str, encode: Encode) -> ModalityFeatures 
 
 def _checked(values: Any, name: str) -> NDArray[Any]:
     with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is an error
-        found: NDArray[Any] = check_array(values, dtype=DTYPES, input_name=name)
+        found: NDArray[Any] = check_array(values, dtype=VECTOR_DTYPES, input_name=name)
     return found
 
 

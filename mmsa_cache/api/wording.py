@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Mapping
 
-from mmsa_cache.config.loading import keys_by_name
+from mmsa_cache.config.loading import setting_keys
 
 _VALUE = r"(?!-)[\w./:-]*\w"
 _PAIR = re.compile(rf"--([a-z-]+)(?: ({_VALUE}))?")
@@ -23,13 +23,13 @@ def _arguments() -> Mapping[str, frozenset[str]]:
     """Names of the arguments of each function."""
     import mmsa_cache as mmsa
 
-    settings = frozenset(keys_by_name())
+    settings = frozenset(setting_keys())
     functions = (mmsa.extract, mmsa.search, mmsa.train, mmsa.load_model, mmsa.Run.predict)
     own = {of.__name__: frozenset(inspect.signature(of).parameters) for of in functions}
     return own | {"extract": own["extract"] | settings, "": settings.union(*own.values())}
 
 
-def in_python(text: str) -> str:
+def in_python_terms(text: str) -> str:
     """A message with arguments in place of flags, and calls in place of commands.
 
     What has no argument of that name stays as it is.

@@ -13,7 +13,7 @@ from mmsa_cache.names import split_terms
 from .modality import ModalityFeatures
 
 
-class Side:
+class EncoderGroup:
     """The features of several encoders of one modality, row by row the same inputs.
 
     Args:
