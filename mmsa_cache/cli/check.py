@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import print_result, say
-from mmsa_cache.data.layouts.listing import MEND
+from mmsa_cache.data.layouts.listing import REPAIR_HINT
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.files.results import check_outputs
 
@@ -56,4 +56,4 @@ def check(
     if html is not None:
         say(f"Page: {html}")
     if not found.ok:
-        raise DataError(f"{len(found.problems)} problem(s) in {found.data}.", MEND)
+        raise DataError(f"{len(found.problems)} problem(s) in {found.data}.", REPAIR_HINT)

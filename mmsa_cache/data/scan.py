@@ -44,7 +44,7 @@ _CHARACTERS = 1 << 24
 """Characters of a window's texts, about."""
 _SHOWN = 10
 """Rows that an error names for each reason."""
-REPAIR_HINT = (
+SET_ASIDE_HINT = (
     "Repair the files or remove their rows from the label file; or set them aside: "
     "mmsa extract --on-bad skip. mmsa check lists everything."
 )
@@ -79,7 +79,7 @@ class SplitScan:
             DataError: Lists their faults.
         """
         reasons = {fault.reason for row in bad for fault in row.faults}
-        hint = REPAIR_HINT + f" {ABSENCE_HINT}" * (not reasons.isdisjoint(ABSENCE_REASONS))
+        hint = SET_ASIDE_HINT + f" {ABSENCE_HINT}" * (not reasons.isdisjoint(ABSENCE_REASONS))
         raise_problems(fault_messages(bad), self.listing.folder, hint)
 
     def summarize(self, samples: SampleTable) -> SplitSummary:
@@ -135,7 +135,7 @@ def scan_split(
     if hashes is not None:
         hashes.save()
     if listing.problems or any(row.fatal for row in bad):
-        where = listing.source if listing.problems else listing.folder
+        where = listing.path if listing.problems else listing.folder
         raise_problems([*listing.problems, *fault_messages(bad)], where)
     return SplitScan(split, listing, builder.table(), bad, frozenset(reader.replaced))
 

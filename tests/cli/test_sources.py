@@ -58,7 +58,7 @@ def test_the_same_posts_in_any_form(
     def refuse(*_: Any, **__: Any) -> bytes:
         raise AssertionError("a picture is read again")
 
-    monkeypatch.setattr(pairs, "read_place", refuse)
+    monkeypatch.setattr(pairs, "read_picture_inside", refuse)
     records = call_json(work, *extract)
     assert {record["split"]: record["samples"] for record in records} == {
         "train": 18,

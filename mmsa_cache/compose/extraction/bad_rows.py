@@ -14,7 +14,7 @@ from extract.inputs.undecodable import find_undecodable
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.pairs import BadRow
-from mmsa_cache.data.scan import REPAIR_HINT, SplitScan
+from mmsa_cache.data.scan import SET_ASIDE_HINT, SplitScan
 from mmsa_cache.data.set_aside import (
     count_reasons,
     pictures_digest,
@@ -95,7 +95,7 @@ def _exclude_from_split(settings: Settings, scan: SplitScan) -> tuple[SampleTabl
     bad_guids = {row.guid for row in bad}
     samples = scan.samples.drop_guids(bad_guids)
     if not samples:
-        raise DataError(f"No row of {scan.split} is left.", REPAIR_HINT)
+        raise DataError(f"No row of {scan.split} is left.", SET_ASIDE_HINT)
     path = write_set_aside(settings.cache.dir, scan.split, settings.data.folder, checked, bad)
     if bad:
         reasons = ", ".join(f"{count} {reason}" for reason, count in count_reasons(bad).items())

@@ -14,7 +14,7 @@ from .listing import LabelRow, Listing, RowSource
 
 
 def pair_stems(folder: Path) -> tuple[set[str], set[str]]:
-    """Guids that have a text, and guids that have a picture."""
+    """Stems of the text files and of the pictures in a folder, without dotfiles."""
     files = [PurePath(path.name) for path in folder.iterdir()] if folder.is_dir() else []
     files = [file for file in files if not file.name.startswith(".")]
     texts = {file.stem for file in files if file.suffix == ".txt"}
@@ -22,10 +22,10 @@ def pair_stems(folder: Path) -> tuple[set[str], set[str]]:
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The folders of classes in a folder, by name: those that hold pictures, if there are several.
+    """The class folders in a folder, sorted: those that hold pictures, if there are several.
 
     Args:
-        root: Of the data, or of a split.
+        root: The data folder, or a split's.
     """
     no_classes = {*PAIR_FOLDERS, *PICTURE_FOLDERS, "texts", "text"}
     folders = [
@@ -40,10 +40,10 @@ def class_folders(root: Path) -> list[Path]:
 
 
 def class_rows(folders: Sequence[Path], root: Path) -> RowSource:
-    """Gives the rows of folders, each named by its class; those of pairs are unlabelled.
+    """The rows of class folders, or unlabelled rows of one folder of pairs.
 
     Args:
-        folders: One a class, or one of pairs.
+        folders: One per class and named by it, or one folder of pairs.
         root: Where the paths of their files start.
     """
 
@@ -54,9 +54,9 @@ def class_rows(folders: Sequence[Path], root: Path) -> RowSource:
             tag = folder.name if len(folders) > 1 else ""
             start = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
             for stem in sorted(stems, key=os.fsencode):
-                # Half a pair is a row too: reading it says what is missing.
+                # Half a pair is a row too: reading it reports what is missing.
                 guid = stem if count[stem] == 1 else f"{folder.name}-{stem}"
                 label = listing.code_of(tag, guid, 0)
-                yield LabelRow(guid, label, 0, files=f"{start}{stem}" if start else "")
+                yield LabelRow(guid, label, 0, file_stem=f"{start}{stem}" if start else "")
 
     return read

@@ -1,4 +1,4 @@
-"""Class names: which there are, and which one a label means."""
+"""Class names, and the class that a label names."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmsa_cache.escaping import unescape_cell
 
 LABELS = ("positive", "neutral", "negative")
-"""Class names where nothing says otherwise; a class's code is its place."""
+"""Default class names; a class's code is its index."""
 UNLABELLED = "null"
-"""What a label file says of a row without a label; an empty cell and ``NaN`` say it too."""
+"""Label of an unlabelled row; an empty cell and ``NaN`` mean the same."""
 _UNLABELLED = ("", UNLABELLED, "nan")
 _FLOAT = re.compile(r"(-?\d+)\.0")
 UNKNOWN = -2
-"""Code of a label that is no class."""
+"""Code of a label that names no class."""
 
 
 def normalize_tag(tag: str) -> str:
-    """A label without case and spaces around; ``1.0`` of a pandas round trip is ``1``."""
+    """A label in lower case without surrounding spaces; ``1.0``, as pandas writes it, is ``1``."""
     plain = tag.strip().casefold()
     integer = _FLOAT.fullmatch(plain)
     return integer[1] if integer else plain
 
 
 def is_unlabelled(tag: str) -> bool:
-    """Whether a label says that there is none."""
+    """Whether a label marks an unlabelled row."""
     return normalize_tag(tag) in _UNLABELLED
 
 
@@ -36,19 +36,20 @@ class ClassNames:
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self._codes: dict[str, int | None] = dict.fromkeys(_UNLABELLED)
-        # Names that differ in case alone are told apart by it.
+        # Names that differ in case only must match exactly.
         count = Counter(map(normalize_tag, classes))
         loose = {normalize_tag(name): code for code, name in enumerate(classes)}
         self._codes |= {name: code for name, code in loose.items() if count[name] == 1}
         self._exact = {name: code for code, name in enumerate(classes)}
 
     def code_of(self, tag: str) -> tuple[int | None, str]:
-        """The code of a label and, if it was not taken as it stands, how.
+        """Finds the class of a label.
 
         Returns:
-            None without a label, `UNKNOWN` where there is no such class.
+            Its code, None for an unlabelled row, `UNKNOWN` if there is no such class; and a remark
+            if the label matched only after normalization.
         """
-        for name in (tag, unescape_cell(tag)):  # as it stands, and as `predict --out` writes it
+        for name in (tag, unescape_cell(tag)):  # verbatim, and as `predict --out` writes it
             if name in self._exact:
                 return self._exact[name], ""
         code = self._codes.get(normalize_tag(tag), UNKNOWN)
@@ -60,11 +61,11 @@ class ClassNames:
 def infer_classes(tags: Iterable[str] | Mapping[str, int]) -> tuple[str, ...]:
     """The classes that labels name, in alphabetical order.
 
-    Of spellings that differ in case or spaces the most frequent one counts, its spaces taken off;
-    the three sentiments keep their order and spelling.
+    Of spellings that differ in case or spaces the most frequent one is taken, stripped; the three
+    sentiments keep their order and spelling.
 
     Args:
-        tags: Labels, as often as they occur or with how often.
+        tags: Labels, repeated or with their counts.
     """
     spellings: dict[str, Counter[str]] = {}
     for tag, count in Counter(tags).items():
@@ -73,7 +74,7 @@ def infer_classes(tags: Iterable[str] | Mapping[str, int]) -> tuple[str, ...]:
             spellings.setdefault(plain, Counter())[tag.strip()] += count
     usual = tuple(name for name in LABELS if name in spellings)
     if usual:
-        # A label that is none of them is a mistake there, which reading the rows names.
+        # Any other label is then a mistake, which reading the rows reports.
         return usual if 1 < len(usual) == len(spellings) else LABELS
     return tuple(sorted(_spelling(counts) for counts in spellings.values()))
 

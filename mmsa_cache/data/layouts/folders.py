@@ -1,4 +1,4 @@
-"""In which folder the texts and pictures are that a label file names."""
+"""Finds the folders of the texts and pictures that a label file names."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mmsa_cache.data.files import FOLLOW_HINT, IMAGE_SUFFIXES, LEADS_OUT, FileNa
 from mmsa_cache.errors import DataError
 
 PAIR_FOLDERS = ("pairs", "data", "")
-"""Folders that hold pairs, beside their label file; the empty name is the label file's own."""
+"""Folders of pairs beside their label file; the empty name is the label file's own folder."""
 PICTURE_FOLDERS = ("images", "image", "img", "imgs", "pictures", "photos")
 _TEXT_FOLDERS = ("texts", "text")
 _LOOK = 100
-"""Rows whose files decide."""
+"""First rows whose files decide on the folder."""
 
 
 def candidate_folders(base: Path, first: Sequence[str] = PAIR_FOLDERS) -> list[str]:
-    """The folders beside a label file that may hold its files, as they are called there.
+    """Existing folders beside a label file that may hold its files, as spelled on disk.
 
     Args:
-        base: Where the label file is.
-        first: Those that come first.
+        base: Folder of the label file.
+        first: Names of preferred folders.
     """
     existing = {"": "", **{name.lower(): name for name in list_names(base, folders=True)}}
     names = dict.fromkeys((*first, *PICTURE_FOLDERS, *_TEXT_FOLDERS))
@@ -32,7 +32,7 @@ def candidate_folders(base: Path, first: Sequence[str] = PAIR_FOLDERS) -> list[s
 
 
 def list_names(folder: Path, *, folders: bool) -> list[str]:
-    """Names of the files of a folder, or of its folders, in order."""
+    """Sorted names of the files, or of the folders, in a folder."""
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -43,15 +43,15 @@ def list_names(folder: Path, *, folders: bool) -> list[str]:
 
 
 def find_folder(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
-    """The first folder that holds a file of the first rows, else of any row.
+    """The first folder that holds a file of the first rows, or else of any row.
 
     Args:
-        base: Where the folders are.
-        folders: Their names.
-        rows: Of each row, what its file may be called.
+        base: Folder that contains the folders.
+        folders: Names of folders.
+        rows: Possible names of each row's file.
 
     Returns:
-        The folder's name; None where none holds any.
+        Name of the folder; None if none holds a file.
     """
     names, remaining = FileNames(base), iter(rows)
 
@@ -69,15 +69,15 @@ def find_folder(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def picture_file_names(stem: str) -> list[str]:
-    """What the picture of a stem may be called."""
+    """Possible names of the picture of a stem."""
     return [stem + suffix for suffix in IMAGE_SUFFIXES]
 
 
 def ensure_inside(root: Path, path: Path, *, follow_links: bool = False) -> Path:
-    """A path in the data folder.
+    """Returns a path in the data folder after checking it.
 
     Raises:
-        DataError: It is a link that leads out of it, and links are not followed.
+        DataError: It is a link that leads out of the folder, and links are not followed.
     """
     if not follow_links and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
         raise DataError(

@@ -1,4 +1,4 @@
-"""The rows of a split as a stream, and what is found out about them on the way."""
+"""Streams the rows of a split and collects the problems of its label file."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ from .classes import UNLABELLED as UNLABELLED
 from .classes import ClassNames, is_unlabelled
 from .findings import Findings
 
-MEND = "Repair the files or remove their rows from the label file; nothing was changed."
+REPAIR_HINT = "Repair the files or remove their rows from the label file; nothing was changed."
 DROPPED = -1
-"""Label of a row whose labels contradict each other: it is counted and left out."""
+"""Label of a row with contradicting labels, which is counted and left out."""
 
-_TOLD = 5
-"""Unknown labels that are told apart."""
+_MOST_UNKNOWN = 5
+"""Unknown labels that are reported one by one."""
 NOT_PLAIN = "^$|^[.]|[/\\\\\\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
-"""A guid that cannot be a file name in one line; RE2 reads it alike."""
+"""Matches guids that are no file names of one line; RE2 reads the pattern alike."""
 
 
 @dataclass(slots=True)
 class LabelRow:
-    """One post as its label file gives it."""
+    """One row of a label file."""
 
     guid: str
     label: int | None
-    """Code of its class; None without one, `UNKNOWN` where that is a problem that was noted."""
+    """Code of its class; None if unlabelled, `UNKNOWN` if the label is a noted problem."""
     line: int
-    """Line or row where it begins; 0 where there is no label file."""
+    """Line or row where it begins; 0 without a label file."""
     text: str | None = None
-    """The text itself, stripped (tables); None: it is in ``STEM.txt``."""
+    """The text, stripped (tables); None: it is in ``STEM.txt``."""
     image: str | None = None
     """Path of the picture; None: it is ``STEM.jpg`` or the like; empty: the row has none."""
     flaw: str = ""
-    """Reason why the text cannot be used (tables); empty where it can."""
-    files: str = ""
-    """Path of the row's own files without their endings, where the guid is not."""
+    """Reason why the text cannot be used (tables); empty if it can."""
+    file_stem: str = ""
+    """`stem`, if it is not the guid."""
     table: str = ""
-    """Name of the table that holds it; empty where there is none."""
+    """Name of its table; empty if there is none."""
 
     @property
     def stem(self) -> str:
-        """Path of the row's own files, without their endings."""
-        return self.files or self.guid
+        """Path of the row's text and picture without their suffixes."""
+        return self.file_stem or self.guid
 
 
 RowSource = Callable[["Listing"], Iterator[LabelRow]]
-"""Gives the rows of a layout as they stand, and notes what is wrong with them."""
+"""Yields the rows of a listing as they are in the data, and notes their problems there."""
 
 
-def _nothing(listing: Listing) -> Iterator[LabelRow]:
+def _no_rows(listing: Listing) -> Iterator[LabelRow]:
     return iter(())
 
 
 @dataclass(slots=True)
 class Listing:
-    """The rows of one split: `rows` gives them as a stream, as often as it is called.
+    """The rows of one split, read anew by each call of `rows`.
 
-    What is found out on the way stands in the other fields once a stream has ended.
+    Counts, problems and notes are complete once a stream has ended.
     """
 
-    source: Path
+    path: Path
     """The label file, the first of several, or the folder of unlabelled pairs."""
     layout: str
     split: str = ""
@@ -76,45 +76,42 @@ class Listing:
     folder: Path = Path()
     """Where the paths of texts and pictures start."""
     labelled: bool = True
-    """Whether labels are looked at."""
-    read: RowSource = _nothing
+    """Whether labels are read."""
+    read: RowSource = _no_rows
     merged: int = 0
-    """Rows whose label came from a neutral and a polar one."""
+    """Rows whose label was merged from a neutral and a polar one."""
     dropped: int = 0
-    """Rows whose labels contradict each other."""
+    """Rows dropped for contradicting labels."""
     agreeing: int | None = None
     """Rows of raw MVSA whose text and picture have the same label."""
-    always: tuple[str, ...] = ()
-    """Notes of what is known before the rows."""
-    found: Findings = field(default_factory=Findings)
+    fixed_notes: tuple[str, ...] = ()
+    """Notes that do not depend on the rows."""
+    findings: Findings = field(default_factory=Findings)
     first_line: dict[str, int] = field(default_factory=dict)
     """The line of each guid."""
     unknown: set[str] = field(default_factory=set)
-    """The first labels that are no class; each is a problem of its own, others are one."""
+    """The first unknown labels, each a problem of its own; all others are one problem."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; a class's code is its place."""
+        """Class names; a class's code is its index."""
         return self.names.classes
 
     @property
     def problems(self) -> list[str]:
-        """All that is wrong with the label file, a line a cause."""
-        return self.found.problems()
+        """Problems of the label file, one line per cause."""
+        return self.findings.problems()
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know of how it was read, a line each."""
-        return [*self.always, *self.found.notes()]
+        """Remarks for users, one line each."""
+        return [*self.fixed_notes, *self.findings.notes()]
 
     def rows(self) -> Iterator[LabelRow]:
-        """Reads the rows in the order of the label file.
-
-        Rows whose label is `UNKNOWN` are among them: their pairs can be looked at.
-        """
+        """Reads the rows in the order of the label file, those with `UNKNOWN` labels included."""
         self.merged, self.dropped, self.agreeing = 0, 0, None
         count, codes = 0, set()
-        self.found.clear(self.source.name)
+        self.findings.clear(self.path.name)
         self.first_line, self.unknown = {}, set()
         for row in self.read(self):
             if not self._is_new(row):
@@ -133,20 +130,20 @@ class Listing:
 
     def note(self, line: int, cause: str, detail: str = "") -> None:
         """Notes a problem of a row, see `mmsa_cache.data.tables.Note`."""
-        self.found.problem(line, cause, detail)
+        self.findings.problem(line, cause, detail)
 
     def remark(self, remark: str, example: str = "") -> None:
-        """Notes what is no problem; with an example it is counted."""
-        self.found.remark(remark, example)
+        """Notes a remark, which is no problem; remarks with examples are counted."""
+        self.findings.remark(remark, example)
 
     def code_of(self, tag: str, guid: str, line: int, *, needed: bool = False) -> int | None:
-        """The class of a label as in a `LabelRow`; notes what is wrong with it.
+        """The class of a label as in a `LabelRow`; notes its problem if it has one.
 
         Args:
-            tag: The label as it stands.
-            guid: Of its row.
-            line: Of its row.
-            needed: Whether to be without one is wrong in any split.
+            tag: The label as in the file.
+            guid: Guid of its row.
+            line: Line of its row.
+            needed: Whether unlabelled rows are a problem in any split.
         """
         if not self.labelled:
             if not is_unlabelled(tag):
@@ -156,7 +153,7 @@ class Listing:
         if code == UNKNOWN or (needed and code is None):
             valid = ", ".join(self.classes if needed else (*self.classes, UNLABELLED))
             problem = f"unknown label {tag[:80]!r}{suggest(tag, self.classes)}"
-            if len(self.unknown) < _TOLD:
+            if len(self.unknown) < _MOST_UNKNOWN:
                 self.unknown.add(tag)
             if tag in self.unknown:
                 self.note(line, f"{problem}; valid: {valid} (or set [data] classes)")
@@ -174,12 +171,12 @@ class Listing:
         return code
 
     def new_guid(self, stem: str, other: str, line: int) -> str:
-        """A guid that no row has yet.
+        """Makes a guid that no row has yet.
 
         Args:
-            stem: The guid, if it is free.
-            other: What the line is added to if not.
-            line: Of the row.
+            stem: The preferred guid.
+            other: Prefix of the line's number if that is taken.
+            line: Line of the row.
         """
         if stem and stem not in self.first_line:
             return stem
@@ -190,7 +187,7 @@ class Listing:
         return guid
 
     def _is_new(self, row: LabelRow) -> bool:
-        """Whether a row's guid can be used; notes why not."""
+        """Whether a row's guid is valid and new; notes the problem if not."""
         guid, line = row.guid, row.line
         if not _is_plain(guid):
             cause = "guids that are not plain file names"
@@ -204,11 +201,11 @@ class Listing:
         return True
 
 
-def raise_problems(problems: Sequence[str], where: Path, hint: str = MEND) -> None:
+def raise_problems(problems: Sequence[str], where: Path, hint: str = REPAIR_HINT) -> None:
     """Raises all problems at once, if there are any.
 
     Raises:
-        DataError: There are.
+        DataError: There are problems.
     """
     if problems:
         raise DataError(f"{len(problems)} problem(s) in {where}.", hint, problems)

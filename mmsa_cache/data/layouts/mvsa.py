@@ -1,8 +1,8 @@
-"""Raw MVSA: the majority of the annotators, then one label of text and picture.
+"""Raw MVSA label files: the annotators' majority, then one label of text and picture.
 
-The text and the picture have a label each, by one or three annotators: the majority of each is
-taken, then the two are merged. The header is ``ID<TAB>text,image`` with one ``text,image`` an
-annotator; commas alone, tabs alone, other case and spaces around are read too.
+Text and picture are labelled separately by one or three annotators: the majority of each is taken,
+then the two are merged. The header is ``ID<TAB>text,image`` with one ``text,image`` per annotator;
+only commas, only tabs, other case and surrounding spaces are accepted too.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from .listing import DROPPED, UNKNOWN, LabelRow, Listing, RowSource
 
 NEUTRAL = "neutral"
 _MVSA_LAYOUTS = {1: "MVSA-Single", 3: "MVSA-Multiple"}
-"""Annotators a row → name."""
+"""Number of annotators → layout."""
 
 
 def majority(votes: Sequence[str]) -> str | None:
-    """The label that more than half of the annotators gave, if any."""
+    """The label given by more than half of the annotators, if any."""
     return next((vote for vote in votes if 2 * votes.count(vote) > len(votes)), None)
 
 
 def merge(text: str, image: str) -> str | None:
-    """One label of a text's and a picture's: equal keep, neutral yields; else None (drop)."""
+    """Merges two labels: equal ones stay, neutral yields to the other; else None (drop)."""
     if text == image or image == NEUTRAL:
         return text
     return image if text == NEUTRAL else None
 
 
 def mvsa_rows(path: Path, data: DataSettings) -> RowSource:
-    """Gives the rows of raw MVSA's label file, which is UTF-8."""
+    """The rows of a raw MVSA label file (UTF-8)."""
     return lambda listing: _rows(listing, path, data)
 
 
@@ -53,7 +53,7 @@ def _rows(listing: Listing, path: Path, data: DataSettings) -> Iterator[LabelRow
         listing.note(int(bool(header)), expected if header else "empty file")
         return
     listing.layout, listing.agreeing = _MVSA_LAYOUTS[annotators], 0
-    listing.found.file = path.name
+    listing.findings.file = path.name
     for number, line in lines:
         guid, *tags = _cells(line)
         if len(tags) == 2 * annotators:
@@ -72,12 +72,12 @@ def _rows(listing: Listing, path: Path, data: DataSettings) -> Iterator[LabelRow
 
 
 def _cells(line: str, separators: str = "") -> list[str]:
-    """The cells of a line, without spaces around."""
+    """The stripped cells of a line."""
     return [cell.strip() for cell in re.split(f"[\t,;{separators}]+", line.strip())]
 
 
 def _votes(listing: Listing, tags: Sequence[str], guid: str, line: int) -> list[str]:
-    """The names of classes that labels mean; none where one is unknown, which is noted."""
+    """Class names of labels; empty, with a problem noted, if one is unknown."""
     codes = []
     for tag in tags:
         code = listing.code_of(tag, guid, line, needed=True)
@@ -90,7 +90,7 @@ def _votes(listing: Listing, tags: Sequence[str], guid: str, line: int) -> list[
 def _label(
     listing: Listing, texts: Sequence[str], images: Sequence[str], data: DataSettings
 ) -> int:
-    """The code of a row's label, or `DROPPED`; counts what it came from."""
+    """Code of a row's merged label, or `DROPPED`; updates the listing's counts."""
     text, image = majority(texts), majority(images)
     label = merge(text, image) if text and image else None
     if label is None:

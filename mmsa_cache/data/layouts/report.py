@@ -1,4 +1,4 @@
-"""Label files on their own: rows of a guid and a label, and any table with such columns."""
+"""Label files without texts and pictures: ``guid,tag`` files and tables."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def read_labels(
 
     Args:
         path: The label file.
-        classes: Class names; a class's code is its place.
+        classes: Class names; a class's code is its index.
         data: Columns and encoding of a table.
 
     Raises:
-        DataError: Everything that is wrong, a line a cause.
+        DataError: Lists all problems, one line per cause.
     """
     if not path.is_file():
         raise DataError(f"There is no label file {path}.", "Give an existing one with --labels.")

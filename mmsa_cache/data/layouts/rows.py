@@ -1,4 +1,4 @@
-"""The rows of a split, whatever the layout."""
+"""Lists the rows of a split in any layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .split_files import check_complete
 from .tables import read_tags, table_rows
 
 _LOOK = 100
-"""Rows whose files say where all are."""
+"""First rows whose files decide on the folders."""
 _MOST_LABELS = 1000
 
 
@@ -37,18 +37,18 @@ def list_rows(
     """Lists the rows of a split in the order of its label file; pairs without one by guid.
 
     Args:
-        data: Folder, and encoding of the texts, hence of a table; other label files are UTF-8.
+        data: Data folder, and the encoding of texts and tables; other label files are UTF-8.
         split: One of `SPLITS`.
-        classes: Class names; a class's code is its place.
-        files: Whether the texts and pictures are looked for.
-        labelled: Whether labels are looked at.
+        classes: Class names; a class's code is its index.
+        files: Whether to find the folders of texts and pictures.
+        labelled: Whether labels are read.
 
     Returns:
-        The rows as a stream; once it has ended, ``problems`` are all that is wrong.
+        The listing; its problems are complete once its rows were read.
 
     Raises:
-        SettingsError: No data folder is set, or agreeing rows of something else than raw MVSA.
-        DataError: The layout, the file of the split or the folder of the pairs is not found.
+        SettingsError: No data folder is set, or ``rows = "agreeing"`` of other data than raw MVSA.
+        DataError: The layout, the split's file or the pairs' folder is not found.
     """
     root = data.folder
     check_encoding(data.encoding)
@@ -58,34 +58,32 @@ def list_rows(
             "rows = 'agreeing' is set, but only raw MVSA has labels of texts and of pictures.",
             "Take rows out of [data].",
         )
-    sources = split_paths(root, layout, split)
-    if data.root == root:  # no table was given by its name
-        check_complete(root, sources)
-    listing = Listing(sources[0], layout.name, split, ClassNames(classes), root, labelled)
-    listing.read = _source(layout, sources, data)
+    paths = split_paths(root, layout, split)
+    if data.root == root:  # a folder, not a table
+        check_complete(root, paths)
+    listing = Listing(paths[0], layout.name, split, ClassNames(classes), root, labelled)
+    listing.read = _row_source(layout, paths, data)
     if layout.name == "pairs":
-        listing.folder = sources[0]
+        listing.folder = paths[0]
     few = len(classes) < 2 or {*classes} < {*LABELS}
     if data.classes is None and few and split == "train":
-        listing.always += (
+        listing.fixed_notes += (
             f"classes that occur: {', '.join(classes)}; others only if listed under [data] classes",
         )
-    if layout.beside:
-        names = ", ".join(path.name for path in layout.beside[:5])
-        listing.always += (f"tables that are not read: {names} (give one with --data FILE)",)
+    if layout.unread:
+        names = ", ".join(path.name for path in layout.unread[:5])
+        listing.fixed_notes += (f"tables that are not read: {names} (give one with --data FILE)",)
     if files and layout.name in ("report", "mvsa", "tables"):
-        _find_folder(listing, data)
+        _find_pair_folders(listing, data)
     return listing
 
 
 def classes_of(data: DataSettings) -> tuple[str, ...]:
-    """Class names in the order of their codes: those set, or those that occur in the data.
+    """Class names in the order of their codes: those that are set, else those of the data.
 
-    The three sentiments count only where they occur, in any split. Where some label is none of
-    them it is a mistake if others are, which reading the rows names.
-
-    Returns:
-        The classes set; else those of the labels of ``train``, see `classes.infer_classes`.
+    They are inferred from the first split, usually ``train``, see `classes.infer_classes`. Of the
+    three sentiments those that occur in any split count; any other label beside them is a mistake,
+    which reading the rows reports.
 
     Raises:
         DataError: The folder cannot be read.
@@ -105,8 +103,8 @@ def classes_of(data: DataSettings) -> tuple[str, ...]:
         if classes and not {*classes} < {*LABELS}:
             break
         try:
-            of_split = infer_classes(_count(split_paths(data.folder, layout, split), data))
-        except DataError:  # reading another split says what is wrong with it
+            of_split = infer_classes(_count_labels(split_paths(data.folder, layout, split), data))
+        except DataError:  # reading that split reports the error
             if not classes:
                 raise
             continue
@@ -115,11 +113,11 @@ def classes_of(data: DataSettings) -> tuple[str, ...]:
     return classes or LABELS
 
 
-def _count(files: Sequence[Path], data: DataSettings) -> Counter[str]:
-    """How often each label occurs.
+def _count_labels(files: Sequence[Path], data: DataSettings) -> Counter[str]:
+    """Counts the labels.
 
     Raises:
-        DataError: There are too many for a column of labels.
+        DataError: There are too many distinct ones for a column of labels.
     """
     count: Counter[str] = Counter()
     for tag in read_tags(files, data):
@@ -132,7 +130,7 @@ def _count(files: Sequence[Path], data: DataSettings) -> Counter[str]:
     return count
 
 
-def _source(layout: Layout, files: Sequence[Path], data: DataSettings) -> RowSource:
+def _row_source(layout: Layout, files: Sequence[Path], data: DataSettings) -> RowSource:
     if layout.name == "report":
         return table_rows(files, with_utf8(data))
     if layout.name == "tables":
@@ -142,15 +140,15 @@ def _source(layout: Layout, files: Sequence[Path], data: DataSettings) -> RowSou
     return class_rows(files, files[0] if layout.name == "pairs" else data.folder)
 
 
-def _find_folder(listing: Listing, data: DataSettings) -> None:
-    """Finds the folders of the texts and pictures that rows name by their guids.
+def _find_pair_folders(listing: Listing, data: DataSettings) -> None:
+    """Finds the folders of texts and pictures that are named by guid, and sets them in a listing.
 
     Raises:
         DataError: No row has a text.
     """
-    rows, base = listing.rows(), listing.source.parent
+    rows, base = listing.rows(), listing.path.parent
     first = list(itertools.islice(rows, _LOOK))
-    lacking = [row for row in first if row.image is None and not row.files]
+    lacking = [row for row in first if row.image is None and not row.file_stem]
     texts = pictures = None
     folders = candidate_folders(base)
     if first and first[0].text is None:
@@ -161,7 +159,7 @@ def _find_folder(listing: Listing, data: DataSettings) -> None:
         pictures = find_folder(base, folders, [picture_file_names(row.stem) for row in lacking])
     if first and first[0].text is None and texts is None:
         if pictures is None or data.missing == "refuse":
-            raise_problems(listing.problems, listing.source)
+            raise_problems(listing.problems, listing.path)
             raise DataError(
                 f"None of the guids in the label file has a text in {base}/pairs, {base}/data or "
                 f"{base}.",
@@ -174,13 +172,13 @@ def _find_folder(listing: Listing, data: DataSettings) -> None:
     if texts == pictures and listing.layout != "tables":
         listing.folder = base / (texts or "")
     elif texts or pictures or base != data.folder:
-        listing.read = _placed(listing.read, base, data, texts or "", pictures or "")
+        listing.read = _with_folders(listing.read, base, data, texts or "", pictures or "")
 
 
-def _placed(
+def _with_folders(
     read: RowSource, base: Path, data: DataSettings, texts: str, pictures: str
 ) -> RowSource:
-    """The rows of a label file with the folders of their texts and pictures."""
+    """Adds the folders of texts and pictures to the rows of a source."""
     start = base.relative_to(data.folder)
     names = FileNames(data.folder.resolve())
 
@@ -189,12 +187,12 @@ def _placed(
             stem = row.stem
             picture = (start / pictures / stem).as_posix()
             if row.text is None:
-                row.files = (start / texts / stem).as_posix()
+                row.file_stem = (start / texts / stem).as_posix()
                 if row.image is None and texts != pictures:
                     absent = "" if data.missing == "allow" else f"{picture}.jpg"
                     row.image = names.first(picture_file_names(picture)) or absent
-            elif row.image is None and not row.files:
-                row.files = picture
+            elif row.image is None and not row.file_stem:
+                row.file_stem = picture
             yield row
 
     return placed

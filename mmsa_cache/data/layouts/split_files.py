@@ -1,4 +1,4 @@
-"""Which files are of one split, by their names."""
+"""The files of each split, by their names."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLIT_STEMS
 
 _PART = re.compile(r"([-_.]?\d+([-_.]of[-_.](?P<all>\d+))?|[-_](un)?seen)$")
-"""How the name of one of several files of a split ends: numbered, or as of Hateful Memes."""
+"""End of the name of one part of a split: a number, or ``seen`` as of Hateful Memes."""
 
 
 def table_name(path: Path) -> str:
-    """What the parts of a table are called, without their numbers and endings."""
+    """Common name of a table's parts: without number and suffix."""
     return _PART.sub("", path.stem)
 
 
 def group_by_split(paths: Iterable[Path]) -> dict[str, Sequence[Path]]:
-    """Tables by the split that their names begin with: those of its name alone, or numbered."""
+    """Groups tables by split: those named exactly so, or its parts, or with that prefix."""
     files = list(paths)
     by_split: dict[str, Sequence[Path]] = {}
     for split, names in SPLIT_STEMS.items():
@@ -32,18 +32,22 @@ def group_by_split(paths: Iterable[Path]) -> dict[str, Sequence[Path]]:
 
 
 def are_table_parts(files: Sequence[Path]) -> bool:
-    """Whether files are the parts of one table; a single one may have any name."""
+    """Whether files are the parts of one table; a single file may have any name."""
     names = {table_name(path) + path.suffix for path in files}
     return len(files) == 1 or (len(names) == 1 and all(_PART.search(path.stem) for path in files))
 
 
 def are_numbered_parts(files: Sequence[Path]) -> bool:
-    """Whether parts are numbered: no row stands in two of them."""
+    """Whether the parts are numbered, so that they share no row."""
     return all(path.stem[-1:].isdigit() for path in files)
 
 
 def check_complete(root: Path, files: Sequence[Path]) -> None:
-    """Refuses some of the parts of a table whose names say how many there are."""
+    """Checks that all parts of a table exist if their names give the number of parts.
+
+    Raises:
+        DataError: Some are missing.
+    """
     parts = [part for path in files if (part := _PART.search(path.stem)) and part["all"]]
     missing = {int(part["all"]) for part in parts} - {len(parts)}
     if missing:

@@ -1,8 +1,8 @@
-"""Rows of tables and of label files, which are tables of guids and labels alone.
+"""Rows of tables, and of label files, which are tables of guids and labels.
 
-A table has columns of the texts, the pictures, the labels and the guids (see `tables.columns`).
-Without a column of texts, or of pictures, they are the files ``GUID.txt`` and ``GUID.jpg``; without
-guids the pictures' names are taken, without their endings: they do not change when rows move.
+A table has columns of texts, pictures, labels and guids (see `tables.columns`). Without a column of
+texts or of pictures, these are the files ``GUID.txt`` and ``GUID.jpg``. Without guids, rows are
+named by their pictures' stems, which do not change when rows move.
 """
 
 from __future__ import annotations
@@ -31,54 +31,54 @@ from .listing import LabelRow, Listing, RowSource
 from .split_files import are_numbered_parts, table_name
 
 HEADER = "guid,tag"
-"""Of a label file."""
+"""Header of a label file."""
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://([^?#]*)", re.IGNORECASE)
-"""An address; what is called as its last part may lie beside the table."""
+"""A URL; a file named like its last part may lie beside the table."""
 _FLOAT = re.compile(r"(\d+)\.0")
 _LOOK = 100
-"""Rows whose pictures say where they are."""
+"""First rows whose pictures decide on the folder."""
 _SHOWN = 10
-"""Columns that are named."""
+"""Unread columns that are named."""
 
 
 def table_rows(files: Sequence[Path], data: DataSettings) -> RowSource:
-    """Gives the rows of one split's tables, in the order of the files."""
+    """The rows of one split's tables, in the order of the files."""
 
     def read(listing: Listing) -> Iterator[LabelRow]:
-        before: dict[str, int] = {}
+        hash_of_guid: dict[str, int] = {}
         overlapping = len(files) > 1 and not are_numbered_parts(files)
         for path in files:
-            listing.found.file = path.name
+            listing.findings.file = path.name
             for row in _Table(listing, path, data, several=len(files) > 1).rows():
                 content = hash((row.text, row.image, row.label)) if overlapping else 0
-                if overlapping and before.get(row.guid) == content:
+                if overlapping and hash_of_guid.get(row.guid) == content:
                     listing.remark("rows that stand in two tables, taken once", row.guid)
                     continue
                 if overlapping:
-                    before[row.guid] = content
+                    hash_of_guid[row.guid] = content
                 yield row
 
     return read
 
 
 def read_tags(files: Sequence[Path], data: DataSettings) -> Iterator[str]:
-    """The labels of one split's tables, as they stand; what is wrong is said when rows are read."""
+    """Yields the labels of one split's tables; problems are reported when the rows are read."""
     for path in files:
         table = open_table(path, data.folder, data, lambda *_: None)
         columns = find_columns(table.columns, data.columns)
         if columns.label is not None:
             names = table.names.get(columns.label, ())
             for _, cells in table.records():
-                yield _tag(cells.get(columns.label), names)
+                yield _label_text(cells.get(columns.label), names)
 
 
 class _Table:
     """One table of a listing.
 
     Args:
-        listing: Collects what is found out.
+        listing: Collects problems and remarks.
         path: The table.
-        data: Its columns, encoding, folder.
+        data: Columns, encoding and data folder.
         several: Whether the split has other tables.
     """
 
@@ -87,22 +87,24 @@ class _Table:
         self._path = path
         self._several = several
         self._file = open_table(path, data.folder, data, listing.note)
-        self._again = open_table(path, data.folder, data, lambda *_: None)
-        """For a look ahead, which notes nothing."""
+        self._preview = open_table(path, data.folder, data, lambda *_: None)
+        """For looking ahead without noting problems."""
         self._chosen = data.columns
         self._columns = find_columns(self._file.columns, data.columns)
-        self._pictures = _Pictures(data.folder.resolve(), path, self._texts(self._columns.image))
-        self._trims = self._are_floats()
+        self._pictures = _PictureFinder(
+            data.folder.resolve(), path, self._texts(self._columns.image)
+        )
+        self._guids_are_floats = self._are_guids_floats()
 
     def rows(self) -> Iterator[LabelRow]:
-        """The rows, whose guids may repeat."""
+        """Yields the rows; guids may repeat."""
         columns, listing = self._columns, self._listing
         if not self._usable():
             return
         if columns.left_out:
             names = ", ".join(repr(name) for name in columns.left_out[:_SHOWN])
             ellipsis = ", …" if len(columns.left_out) > _SHOWN else ""
-            tables = f"{listing.source.name}{' and the others' * self._several}"
+            tables = f"{listing.path.name}{' and the others' * self._several}"
             listing.remark(f"columns of {tables} that are not read: {names}{ellipsis}")
         classes = () if columns.label is None else self._file.names.get(columns.label, ())
         plain = columns.text is None and columns.image is None
@@ -115,12 +117,12 @@ class _Table:
             if columns.image and not self._locate_picture(row, cell_text(cells.get(columns.image))):
                 continue
             row.guid = self._guid(row, cells)
-            tag = "" if columns.label is None else _tag(cells.get(columns.label), classes)
+            tag = "" if columns.label is None else _label_text(cells.get(columns.label), classes)
             row.label = listing.code_of(tag, row.guid, line)
             yield row
 
     def _usable(self) -> bool:
-        """Whether the columns are enough; notes what is missing."""
+        """Whether the table has the columns that it needs; notes which are missing."""
         columns, listing = self._columns, self._listing
         names = list(self._file.columns)
         required = ("text", "image") if listing.split else ("image",)  # guids can be made from it
@@ -133,7 +135,7 @@ class _Table:
             listing.note(1, f"expected the header '{HEADER}', received {received}")
             return False
         if not any(names):
-            for _ in self._file.records():  # notes what is wrong with each line
+            for _ in self._file.records():  # notes the problem of each line
                 pass
             return False
         for problem in columns.problems:
@@ -147,7 +149,7 @@ class _Table:
         return not missing and not columns.problems
 
     def _locate_picture(self, row: LabelRow, cell: str) -> bool:
-        """Says where a row's picture is; False where its path cannot be used."""
+        """Sets a row's picture path; False, with a problem noted, if it cannot be used."""
         location = self._pictures.find(cell)
         if location is None:
             cause = f"is not a path relative to the folder of {self._path.name}"
@@ -155,7 +157,7 @@ class _Table:
                 cause = f"is a URL: download the pictures beside {self._path.name} first"
             self._listing.note(row.line, f"the image {cause}", f"image {cell!r} {cause}")
             return False
-        row.image, row.files = location
+        row.image, row.file_stem = location
         return True
 
     def _guid(self, row: LabelRow, cells: Mapping[str, Cell]) -> str:
@@ -163,7 +165,7 @@ class _Table:
         guid = "" if column is None else cell_text(cells.get(column))
         if listing.layout == "report":
             guid = guid.strip()
-        if guid and self._trims:
+        if guid and self._guids_are_floats:
             integer = guid.removesuffix(".0")
             listing.remark(
                 "guids of a column of floats, taken as whole numbers", f"{guid}→{integer}"
@@ -171,17 +173,17 @@ class _Table:
             return integer
         if guid or (column is not None and row.image is None):
             return guid
-        stem = PurePosixPath(row.image).stem if row.image else row.files.rpartition("/")[2]
+        stem = PurePosixPath(row.image).stem if row.image else row.file_stem.rpartition("/")[2]
         return listing.new_guid(stem, self._path.stem if self._several else stem, row.line)
 
     def _texts(self, column: str | None) -> Iterator[str]:
-        """The cells of a column, from the first."""
+        """Yields the cells of a column, noting no problems."""
         if column is not None:
-            for _, cells in self._again.records():
+            for _, cells in self._preview.records():
                 yield cell_text(cells.get(column))
 
-    def _are_floats(self) -> bool:
-        """Whether all guids are like ``1.0``, as pandas writes whole numbers beside a gap."""
+    def _are_guids_floats(self) -> bool:
+        """Whether all guids are like ``1.0``, as pandas writes integers of a column with gaps."""
         guids = filter(None, self._texts(self._columns.guid))
         first = next(guids, "")
         if not _FLOAT.fullmatch(first):
@@ -194,13 +196,13 @@ class _Table:
         return all(map(_FLOAT.fullmatch, guids))
 
 
-class _Pictures:
-    """Where the pictures of a table are.
+class _PictureFinder:
+    """Resolves the picture paths of a table.
 
     Args:
         root: The data folder, resolved.
         table: The table.
-        cells: What stands in its column of pictures.
+        cells: Cells of its column of pictures.
     """
 
     def __init__(self, root: Path, table: Path, cells: Iterable[str]) -> None:
@@ -210,7 +212,7 @@ class _Pictures:
         self._start = "" if start == "." else f"{start}/"
         self._own = f"{self._start}{table.name}{MEMBER_SEPARATOR}"
         names = [
-            [plain, *[plain + suffix for suffix in _endings(plain)]]
+            [plain, *[plain + suffix for suffix in _missing_suffixes(plain)]]
             for cell in itertools.islice(cells, _LOOK)
             if (plain := self._plain(cell))
         ]
@@ -221,9 +223,11 @@ class _Pictures:
         self._start += f"{folder}/" if folder else ""
 
     def find(self, cell: str) -> tuple[str | None, str] | None:
-        """Path of a picture and, where its ending is missing, its path without one instead.
+        """Resolves a cell.
 
-        None where it is no path in the data folder.
+        Returns:
+            Path of the picture and an empty stem; or, if the suffix is missing, None and the stem.
+            None if it is no path in the data folder.
         """
         if not cell.strip() or cell.startswith(self._own):
             return cell.strip(), ""
@@ -231,25 +235,24 @@ class _Pictures:
         if name is None:
             return None
         path = name.removeprefix("/") if name.startswith("/") else self._start + name
-        if _URL.match(cell) and not any(
-            map(self._there, [path, *[path + e for e in _endings(path)]])
-        ):
+        candidates = [path, *(path + suffix for suffix in _missing_suffixes(path))]
+        if _URL.match(cell) and not any(map(self._exists, candidates)):
             return None
-        if _endings(path) and not self._there(path):
+        if _missing_suffixes(path) and not self._exists(path):
             return None, path
         return path, ""
 
     def _plain(self, cell: str) -> str | None:
-        """A path as it is written here; it begins with a slash where the data folder is meant."""
+        """Normalizes a cell to a relative path; one with a leading slash is in the data folder."""
         if "\0" in cell or not is_unicode(cell):
             return None
         if url := _URL.match(cell):
             last = PurePosixPath(unquote(url[1])).name
             return last if last not in ("", "..") else None
         name = cell
-        if "\\" in cell and not self._there(self._start + name):
+        if "\\" in cell and not self._exists(self._start + name):
             name = cell.replace("\\", "/")
-        if name != name.strip() and not self._there(self._start + name):
+        if name != name.strip() and not self._exists(self._start + name):
             name = name.strip()
         if ":" in name and PureWindowsPath(name).drive:
             return None
@@ -258,24 +261,24 @@ class _Pictures:
             return f"/{path.relative_to(self._root)}" if path.is_relative_to(self._root) else None
         return name
 
-    def _there(self, name: str) -> bool:
+    def _exists(self, name: str) -> bool:
         return os.path.lexists(self._root / name)
 
 
-def _endings(path: str) -> Sequence[str]:
-    """Endings that a picture's path may lack."""
+def _missing_suffixes(path: str) -> Sequence[str]:
+    """Suffixes that a picture's path may lack."""
     return () if path.lower().endswith(IMAGE_SUFFIXES) else IMAGE_SUFFIXES
 
 
-def _tag(cell: Cell, classes: Sequence[str]) -> str:
-    """A label; a code of one of the classes is its name, another number is none."""
+def _label_text(cell: Cell, classes: Sequence[str]) -> str:
+    """A label as text: a code becomes the name of its class, or empty if it is no code."""
     if classes and isinstance(cell, int) and not isinstance(cell, bool):
         return classes[cell] if 0 <= cell < len(classes) else ""
     return cell_text(cell)
 
 
 def _flaw(text: str) -> str:
-    """Reason why a table's text cannot be used; empty where it can."""
+    """Reason why a table's text cannot be used; empty if it can."""
     if not text:
         return EMPTY_TEXT
     if "\0" in text or not is_unicode(text):
