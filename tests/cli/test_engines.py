@@ -12,8 +12,8 @@ import torch
 from extract.crew.local import LocalCrew
 from mmsa_cache.compose.extraction import crew, extraction
 from mmsa_cache.compose.extraction.crew import EncoderSource, EngineRequest
+from mmsa_cache.compose.extraction.feature_requests import feature_requests
 from mmsa_cache.compose.extraction.reading import read_splits
-from mmsa_cache.compose.extraction.wanted import wanted_features
 from mmsa_cache.compose.session import encoders
 from mmsa_cache.compose.session.encoders import resolve_encoder
 from mmsa_cache.compose.session.path_policy import PathPolicy
@@ -128,7 +128,7 @@ def test_which_cards_workers_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def cards(device: str = "auto", **asked: Any) -> Sequence[str] | None:
         settings = load_settings({"device": device})
-        request = EngineRequest(**asked).settled(settings)
+        request = EngineRequest(**asked).with_all_gpus(settings)
         if request.chosen is None:
             return None
         request.crew(None, [], request.device(settings), None)  # type: ignore[arg-type]
@@ -177,7 +177,9 @@ def test_all_cards_give_the_rows_of_one_process(
     # What one window holds is not shared out.
     here: list[int] = []
     monkeypatch.setattr(
-        extraction.Extraction, "_here", lambda self, missing, part: here.extend(missing.values())
+        extraction.Extraction,
+        "_write_here",
+        lambda self, missing, part: here.extend(missing.values()),
     )
     monkeypatch.setenv("MMSA_CACHE_SHARD_ROWS", "1000")
     mmsa(work, *told, "test", "--cache", "few")
@@ -210,7 +212,7 @@ def test_a_worker_refuses_another_encoder_than_the_drivers(
     settings = load_settings()
     store = Store(work / "none", renewing=True)
     splits = read_splits(settings, store, "test")
-    wanted = list(wanted_features(settings, store, PathPolicy(settings, work), "default", splits))
+    wanted = list(feature_requests(settings, store, PathPolicy(settings, work), "default", splits))
     source = EncoderSource.of(wanted, settings.seed)
     source.load(0, torch.device("cpu"))
     changed = wanted[0].settings.model_copy(

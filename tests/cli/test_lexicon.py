@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache.compose.extraction.lexicon import with_lexicon
+from mmsa_cache.compose.extraction.lexicon import add_rule_encoders
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.errors import SettingsError
 from tests.support.data_folders import mmsa
@@ -73,8 +73,8 @@ def test_posts_of_another_language_do_not(folder: Path, monkeypatch: pytest.Monk
     said = mmsa(folder, *train, "--set", "text_pool=vader.all", code=4).output
     assert "mmsa extract --encoders vader" in said
     settings = load_settings({"text.lexicon": "vader"}, folder=folder)
-    assert with_lexicon(["wide"], settings, None, []) == ["wide"]  # type: ignore[arg-type]
-    both = with_lexicon(["default"], settings, None, [])  # type: ignore[arg-type]
+    assert add_rule_encoders(["wide"], settings, None, []) == ["wide"]  # type: ignore[arg-type]
+    both = add_rule_encoders(["default"], settings, None, [])  # type: ignore[arg-type]
     assert both == ["default", "ngrams", "vader"]
 
 

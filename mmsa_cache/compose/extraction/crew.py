@@ -1,4 +1,4 @@
-"""Which workers a command is run by, and where they find encoders."""
+"""The workers of a command, and how they find encoders."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from mmsa_cache.store.fingerprint import differences
 from mmsa_cache.store.identity import EncoderIdentity
 
 from ..session.encoders import resolve_encoder
+from .feature_requests import FeatureRequest
 from .loading import load_encoder
 from .readers import reader_of
-from .wanted import WantedFeatures
 
 EngineName = Literal["local", "ray"]
-_MOST_A_CORE = 32
-"""Workers on this machine."""
-_DIGITS = 5
-"""Of a GPU's number, fewer than these."""
-_CORES = 8
-"""Of a worker on the CPU, unless their number is given."""
+_MAX_WORKERS_A_CORE = 32
+"""On this machine."""
+_MAX_DIGITS = 4
+"""Of a GPU's number."""
+_CORES_A_WORKER = 8
+"""On the CPU, unless the number of workers is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """What a command asked for; nothing at all is this process.
+    """The options that choose workers; without any, this process does the work.
 
     Raises:
-        SettingsError: It contradicts itself.
+        SettingsError: They contradict each other.
     """
 
     engine: EngineName | None = None
-    """None with `workers` or `target` is local."""
+    """Default: local, if `workers` or `target` is given."""
     workers: int | None = None
     address: str | None = None
-    """Of a Ray cluster; None: RAY_ADDRESS or one of this user's here, else one is started."""
+    """Of a Ray cluster; default: RAY_ADDRESS, or one of this user here, else one is started."""
     target: str | None = None
-    """URL of an object store that takes the features."""
+    """URL of an object store for the features."""
     devices: tuple[int, ...] = ()
-    """Numbers of GPUs to use; none: the settings' device, all GPUs where it is no certain one."""
-    by_itself: bool = False
-    """Whether `settled` named the GPUs: then little work is done by this process."""
+    """Numbers of GPUs to use; default: the settings' device, or all GPUs where it names none."""
+    gpus_by_default: bool = False
+    """Whether `with_all_gpus` named the GPUs: this process then does small amounts of work."""
 
     def __post_init__(self) -> None:
         if len(set(self.devices)) < len(self.devices):
@@ -67,7 +67,7 @@ class EngineRequest:
             )
         if self.address is not None and self.engine != "ray":
             raise SettingsError("--address is of a Ray cluster.", "Give --engine ray with it.")
-        most = _MOST_A_CORE * usable_cores()
+        most = _MAX_WORKERS_A_CORE * usable_cores()
         if self.engine != "ray" and (self.workers or 0) > most:
             raise SettingsError(
                 f"--workers {self.workers}: this machine would start so many processes at once.",
@@ -77,15 +77,15 @@ class EngineRequest:
     @property
     def chosen(self) -> EngineName | None:
         """What runs the workers; None: this process does the work."""
-        asked = self.workers is not None or self.target is not None or len(self.devices) > 1
-        return self.engine or ("local" if asked else None)
+        implied = self.workers is not None or self.target is not None or len(self.devices) > 1
+        return self.engine or ("local" if implied else None)
 
-    def settled(self, settings: Settings) -> EngineRequest:
-        """The same with all GPUs named where there are several and no certain one is asked for.
+    def with_all_gpus(self, settings: Settings) -> EngineRequest:
+        """The request with all GPUs named, if there are several and the device is ``cuda``.
 
         Raises:
             DeviceError: There is no such device.
-            SettingsError: GPUs are named, and the device besides.
+            SettingsError: Both GPUs and a device are named.
         """
         if self.devices and settings.device not in ("auto", "cuda"):
             raise SettingsError(
@@ -96,14 +96,14 @@ class EngineRequest:
         several = device.type == "cuda" and device.index is None and not self.devices
         if not several or self.engine == "ray" or torch.cuda.device_count() < 2:
             return self
-        everything = tuple(range(torch.cuda.device_count()))
-        return replace(self, devices=everything, by_itself=self.chosen is None)
+        every = tuple(range(torch.cuda.device_count()))
+        return replace(self, devices=every, gpus_by_default=self.chosen is None)
 
     def device(self, settings: Settings) -> torch.device:
-        """Where models run; that of a cluster's workers need not be on this machine.
+        """The device of models; that of a cluster's workers need not exist on this machine.
 
         Raises:
-            DeviceError: There is none.
+            DeviceError: There is no such device.
         """
         if self.engine == "ray":
             return torch.device(device_kind(settings.device))
@@ -122,10 +122,10 @@ class EngineRequest:
         """Starts the workers.
 
         Args:
-            source: Where they find the encoder of each job.
-            sealers: Where the shards of each job go.
-            device: See `device`; its kind is that of all workers.
-            batch_size: Rows a forward pass; None: what suits the device.
+            source: Opens the encoder of each job.
+            sealers: Seal the shards of each job.
+            device: See `device`; all workers have one of its kind.
+            batch_size: Rows a forward pass; None: the default of the device.
         """
         if self.engine == "ray":
             from extract.crew.ray_crew import RayCrew
@@ -139,15 +139,15 @@ class EngineRequest:
 
 
 def devices_of(kind: torch.device, workers: int | None, numbers: Sequence[int] = ()) -> list[str]:
-    """A device a worker on this machine.
+    """The device of each worker on this machine.
 
     Args:
         kind: The CPU, a GPU, or any GPUs.
-        workers: How many; None: one a GPU, on the CPU one for some cores.
-        numbers: Of the GPUs; none: all.
+        workers: Number of workers; default: one a GPU, or one for `_CORES_A_WORKER` cores.
+        numbers: Numbers of the GPUs; empty: all.
     """
     if kind.type == "cpu":
-        return ["cpu"] * (workers or max(1, usable_cores() // _CORES))
+        return ["cpu"] * (workers or max(1, usable_cores() // _CORES_A_WORKER))
     if kind.index is not None:
         numbers = [kind.index]
     numbers = numbers or range(torch.cuda.device_count())
@@ -155,20 +155,20 @@ def devices_of(kind: torch.device, workers: int | None, numbers: Sequence[int] =
 
 
 def card_numbers(text: str | None) -> tuple[int, ...]:
-    """The GPUs that ``--devices`` names, as ``0,1``.
+    """Parses ``--devices``, as ``0,1``.
 
     Raises:
-        SettingsError: It names none so.
+        SettingsError: The text is invalid.
     """
     names = text.split(",") if text is not None else []
-    if not all(name.isdecimal() and len(name) < _DIGITS for name in names):
+    if not all(name.isdecimal() and len(name) <= _MAX_DIGITS for name in names):
         raise SettingsError(f"--devices takes numbers, received {text!r}.", "Write --devices 0,1.")
     return tuple(map(int, names))
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """An encoder by the settings that lead to it, and what it must be."""
+class _EncoderReference:
+    """The settings of an encoder, and the identity that it must have."""
 
     settings: Settings
     identity: EncoderIdentity
@@ -178,44 +178,47 @@ class _Named:
 class EncoderSource:
     """Opens the encoders of jobs on a worker's machine; can be pickled.
 
-    Files are found as the driver found them: by hub names, or by paths in its working folder.
+    Files are found as on the driver: by hub names, or by paths in its working folder.
     """
 
-    jobs: tuple[_Named, ...]
+    jobs: tuple[_EncoderReference, ...]
     seed: int
     """Of augmentation."""
     folder: Path
+    """Working folder of the driver."""
     _loaded: dict[str, tuple[Encoder, Reader]] = field(default_factory=dict)
     """By fingerprint: jobs of several splits share an encoder."""
 
     @classmethod
-    def of(cls, wanted: Sequence[WantedFeatures], seed: int) -> EncoderSource:
-        """Those of some features, a job each."""
-        # The address of a database may hold a password, and is of no use there.
-        named = [
-            _Named(each.settings.model_copy(update={"storage": None}), each.encoder.identity)
-            for each in wanted
+    def of(cls, requests: Sequence[FeatureRequest], seed: int) -> EncoderSource:
+        """A source with one job a request."""
+        # The address of a database may hold a password, and workers do not need it.
+        references = [
+            _EncoderReference(
+                request.settings.model_copy(update={"storage": None}), request.encoder.identity
+            )
+            for request in requests
         ]
-        return cls(tuple(named), seed, Path.cwd())
+        return cls(tuple(references), seed, Path.cwd())
 
     def load(self, job: int, device: torch.device) -> tuple[Encoder, Reader]:
-        """The encoder of a job, and how its rows are read.
+        """Loads the encoder of a job, and makes the reader of its rows.
 
         Raises:
-            ModelError: It is not found here, or is another one than the driver's.
+            ModelError: The encoder is not found here, or differs from the driver's.
         """
-        named = self.jobs[job]
-        wanted, key = named.identity, digest(named.identity.fields)
+        reference = self.jobs[job]
+        identity, key = reference.identity, digest(reference.identity.fields)
         if key not in self._loaded:
             with contextlib.suppress(OSError):  # where there are no files, they are not needed
                 os.chdir(self.folder)
-            own = named.settings.model_copy(update={"device": device.type})
-            compute = str(wanted.fields["compute"])
-            spec = resolve_encoder(own, wanted.modality, compute, online=True)
-            if spec.identity != wanted:
-                found = "; ".join(differences(wanted.fields, spec.identity.fields))
+            own = reference.settings.model_copy(update={"device": device.type})
+            compute = str(identity.fields["compute"])
+            spec = resolve_encoder(own, identity.modality, compute, online=True)
+            if spec.identity != identity:
+                changes = "; ".join(differences(identity.fields, spec.identity.fields))
                 raise ModelError(
-                    f"{wanted.label} is another encoder on {platform.node()}: {found}",
+                    f"{identity.label} is another encoder on {platform.node()}: {changes}",
                     "Have the same versions, models and kind of device on all machines.",
                 )
             self._loaded[key] = load_encoder(spec, device, own), reader_of(spec, self.seed)

@@ -1,4 +1,4 @@
-"""``mmsa extract --dry-run``: what an extraction would compute, store and fetch."""
+"""``mmsa extract --dry-run``: what an extraction would compute, store and download."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from ..session.completion import use_stored_data_settings
 from ..session.encoders import EncoderSpec
 from ..session.path_policy import PathPolicy
 from ..session.store import Store
-from .extract import chosen_encoders
-from .lexicon import with_lexicon
+from .extract import parse_encoders
+from .feature_requests import feature_requests
+from .lexicon import add_rule_encoders
 from .readers import reader_of
-from .reading import Split, seen_splits
-from .wanted import wanted_features
+from .reading import Split, preview_splits
 
-_TRIED = 16
-"""Rows that are encoded to learn how long one takes; as many warm up before."""
+_TIMED = 16
+"""Rows that are timed, after a warm-up of as many."""
 _FILES = (".safetensors", ".json", ".txt", ".model")
-"""Of a model, those that are fetched."""
+"""Endings of the files of a model that are downloaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFeatures:
-    """What an extraction would do for one encoder and split; None where it cannot be known."""
+    """What an extraction would do for one encoder and split; None where that is unknown."""
 
     name: str
     split: str
@@ -46,20 +46,20 @@ class PlannedFeatures:
     encoder: str
     rows: int
     missing: int
-    """Rows that would be computed, or with another device or precision are not there."""
+    """Rows that would be computed."""
     bytes: int | None
-    """That they would take in the store."""
+    """Size of the missing rows in the store."""
     seconds: float | None
-    """That they would take, by the time of a few of them, one after the other."""
+    """Time of the missing rows in this process, estimated from a few of them."""
     here: bool
-    """Whether the encoder is on this machine; else it would be fetched first."""
+    """Whether the encoder is on this machine; else it would be downloaded first."""
     download_bytes: int | None
 
 
 def plan_extraction(
     settings: Settings, split: str, encoders: str = DEFAULT_ENCODER
 ) -> list[PlannedFeatures]:
-    """What `extract.extract_splits` would do; nothing is fetched or written.
+    """What `extract.extract_splits` would do; nothing is downloaded or written.
 
     Encoders on this machine are loaded, and encode a few of the missing rows.
 
@@ -70,17 +70,17 @@ def plan_extraction(
     store = Store(settings.cache.dir, renewing=True)
     policy = PathPolicy(settings, store.root)
     settings = use_stored_data_settings(settings, store, policy, extracting=True)
-    splits = seen_splits(settings, store, split)
-    names = with_lexicon(chosen_encoders(settings, store, encoders), settings, store, splits)
+    splits = preview_splits(settings, store, split)
+    names = add_rule_encoders(parse_encoders(settings, store, encoders), settings, store, splits)
     return [
         planned
         for name in names
         for modality in MODALITIES
-        for planned in _planned(settings, store, policy, name, modality, splits)
+        for planned in _plan_encoder(settings, store, policy, name, modality, splits)
     ]
 
 
-def _planned(
+def _plan_encoder(
     settings: Settings,
     store: Store,
     policy: PathPolicy,
@@ -88,10 +88,10 @@ def _planned(
     modality: str,
     splits: Sequence[Split],
 ) -> Iterator[PlannedFeatures]:
-    """Of one encoder; its model is loaded once for all splits."""
+    """The plan of one encoder, which is loaded once for all splits."""
     try:
-        found = list(
-            wanted_features(settings, store, policy, name, splits, (modality,), online=False)
+        requests = list(
+            feature_requests(settings, store, policy, name, splits, (modality,), online=False)
         )
     except ModelError:
         own = settings.with_encoder(modality, name)
@@ -104,45 +104,44 @@ def _planned(
             )
         return
     cost: tuple[float, float] | None = None
-    for features in found:
-        rows = features.split.rows[modality]
-        places = store.row_indices(features.encoder, rows.wanted)
-        missing = np.flatnonzero(places < 0)
+    for request in requests:
+        rows = request.split.rows[modality]
+        missing = np.flatnonzero(store.row_indices(request.encoder, rows.wanted) < 0)
         if len(missing) and cost is None:
-            cost = _cost(settings, features.spec, rows, missing)
-        each, seconds = cost or (0.0, 0.0)
+            cost = _measure_cost(settings, request.spec, rows, missing)
+        size_of_row, seconds = cost or (0.0, 0.0)
         yield PlannedFeatures(
             name,
-            features.split.about.split,
+            request.split.about.split,
             modality,
-            features.encoder.identity.label,
+            request.encoder.identity.label,
             len(rows),
             len(missing),
-            round(each * len(missing)),
+            round(size_of_row * len(missing)),
             round(seconds * len(missing), 1),
             True,
             0,
         )
 
 
-def _cost(
+def _measure_cost(
     settings: Settings, spec: EncoderSpec, rows: RowPlan, missing: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Bytes and seconds a row, by a few of those that are missing."""
+    """Bytes and seconds a row, measured on a few of the missing rows."""
     device = pick_device(settings.device)
     encoder, reader = spec.load(device), reader_of(spec, settings.seed)
-    spread = [rows[int(place)] for place in missing[:: max(1, len(missing) // (2 * _TRIED))]]
+    chosen = [rows[int(index)] for index in missing[:: max(1, len(missing) // (2 * _TIMED))]]
     batch_size = rows_a_batch(settings.extract.batch_size, device)
-    encode_rows(spread[:_TRIED], reader, encoder, device, batch_size)
-    tried = spread[_TRIED : 2 * _TRIED] or spread
+    encode_rows(chosen[:_TIMED], reader, encoder, device, batch_size)
+    timed = chosen[_TIMED : 2 * _TIMED] or chosen
     started = time.monotonic()
-    encode_rows(tried, reader, encoder, device, batch_size)
-    seconds = (time.monotonic() - started) / len(tried)
+    encode_rows(timed, reader, encoder, device, batch_size)
+    seconds = (time.monotonic() - started) / len(timed)
     return estimate_bytes(rows, reader, encoder), seconds
 
 
 def _size_on_hub(model: str, modality: str) -> int | None:
-    """Bytes of a model's files, as the hub says; None where it does not."""
+    """Bytes of a model's files by the hub; None where that is unknown."""
     if os.path.isdir(model):  # noqa: PTH112  (no error for names that are too long)
         return None
     with contextlib.suppress(Exception):  # the hub's client raises many kinds
@@ -154,7 +153,7 @@ def _size_on_hub(model: str, modality: str) -> int | None:
 
             config = timm.models.get_pretrained_cfg(model)
             repository = config.hf_hub_id if config else model
-        found = HfApi().model_info(repository, files_metadata=True, timeout=10)
-        sizes = [file.size or 0 for file in found.siblings or [] if file.rfilename.endswith(_FILES)]
+        info = HfApi().model_info(repository, files_metadata=True, timeout=10)
+        sizes = [file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(_FILES)]
         return sum(sizes) or None
     return None

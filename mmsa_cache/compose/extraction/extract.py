@@ -1,8 +1,9 @@
-"""``mmsa extract``: composes data, encoders and the store."""
+"""``mmsa extract``: extracts the missing features of splits."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -17,62 +18,62 @@ from ..session.path_policy import PathPolicy
 from ..session.samples import splits_of
 from ..session.store import Store
 from .crew import EngineRequest
-from .extraction import Extraction, Work
-from .lexicon import with_lexicon
+from .extraction import Extraction, PendingFeatures
+from .feature_requests import FeatureRequest, feature_requests
+from .lexicon import add_rule_encoders
 from .parts import WHOLE, Portion
 from .reading import read_splits
 from .target import Target
-from .wanted import wanted_features
 
 _HERE = EngineRequest()
 
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """The outcome for one encoder and split."""
+    """The result for one encoder and split."""
 
     name: str
-    """Its encoder's name in the settings."""
+    """The encoder's name in the settings."""
     split: str
     modality: str
     encoder: str
     directory: str
     samples: int
     rows: int
-    """Rows that the split needs, equal inputs counted once."""
+    """Rows that the split needs; equal inputs count once."""
     rows_computed: int
     rows_already_there: int
     rows_shared: int
-    """Rows that were not computed since their input equals that of another row."""
+    """Rows whose input equals that of another row."""
     bytes: int
-    """Of all features of this encoder."""
+    """Size of all features of this encoder."""
     seconds: float
     set_aside: int
     """Rows of the split that are left out because of a bad text or picture."""
 
     @classmethod
-    def of(cls, work: Work, part: Portion) -> Extracted:
-        """What became of some features."""
-        jobs, wanted = work.jobs, work.wanted
+    def of(cls, features: PendingFeatures, part: Portion) -> Extracted:
+        """The result of extracting a part of features."""
+        jobs, request = features.jobs, features.request
         computed = sum(job.computed for job in jobs)
-        shared = jobs[0].duplicates if jobs else work.rows.wanted.shared
-        there = sum(job.present for job in jobs)
+        shared = jobs[0].duplicates if jobs else features.rows.wanted.shared
+        stored = sum(job.present for job in jobs)
         if part.merges or not jobs:  # parts that had nothing to do count too
-            there = len(work.rows) - (shared - work.rows.wanted.shared) - computed
+            stored = len(features.rows) - (shared - features.rows.wanted.shared) - computed
         return cls(
-            name=wanted.name,
-            split=work.split,
-            modality=wanted.encoder.identity.modality,
-            encoder=wanted.encoder.identity.label,
-            directory=str(work.writer.folder),
-            samples=len(wanted.split.samples),
-            rows=len(work.rows),
+            name=request.name,
+            split=features.split,
+            modality=request.encoder.identity.modality,
+            encoder=request.encoder.identity.label,
+            directory=str(features.writer.folder),
+            samples=len(request.split.samples),
+            rows=len(features.rows),
             rows_computed=computed,
-            rows_already_there=there,
+            rows_already_there=stored,
             rows_shared=shared,
-            bytes=work.writer.bytes,
-            seconds=round(work.seconds, 2),
-            set_aside=wanted.split.about.aside,
+            bytes=features.writer.bytes,
+            seconds=round(features.seconds, 2),
+            set_aside=request.split.about.aside,
         )
 
 
@@ -83,13 +84,13 @@ def extract_splits(
     part: Portion = WHOLE,
     engine: EngineRequest = _HERE,
 ) -> list[Extracted]:
-    """Extracts what is missing of one split or of all.
+    """Extracts the missing features of one split or of all.
 
     Args:
-        settings: The command's settings; what they do not say is as the store was told.
+        settings: The command's settings; those that are not set are taken from the store.
         split: One of `SPLITS`, or ``all``.
-        encoders: Names joined by commas, or ``all``; a name may have an encoder of one modality
-            only. What two names have in common is extracted once.
+        encoders: Names joined by commas, or ``all``. A name may have an encoder of one modality
+            only; an encoder of two names is extracted once.
         part: The part of the rows to extract.
         engine: The workers; default: this process.
 
@@ -101,54 +102,66 @@ def extract_splits(
         MmsaError: As the data, the encoders and the store raise.
     """
     check_split(split, (*SPLITS, ALL))
-    engine = engine.settled(settings)  # before data is read for nothing
+    engine = engine.with_all_gpus(settings)  # raises before data is read
     store = Store(settings.cache.dir, renewing=True)
     policy = PathPolicy(settings, store.root)
     settings = use_stored_data_settings(fetched(settings), store, policy, extracting=True)
-    names = chosen_encoders(settings, store, encoders)
+    names = parse_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
     if split == "train" and not store.split("val") and "val" in splits_of(settings, store):
         say("Note: the data has a split val, which is not extracted: --split val, or all.")
-    names = with_lexicon(names, settings, store, splits)
+    names = add_rule_encoders(names, settings, store, splits)
     target = Target(store.root, engine.target)
-    wanted = {
-        name: list(wanted_features(settings, store, policy, name, splits, here=not engine.target))
-        for name in names
-    }
+    local = engine.target is None
+    requests = [
+        list(feature_requests(settings, store, policy, name, splits, local=local)) for name in names
+    ]
     target.write(splits)
-    records: list[Extracted] = []
-    # The features of a name are written in one run, so that none waits for those before it; those
-    # of all names where workers have to be started. Every process takes claims in this order.
-    groups = wanted.values() if engine.chosen is None else [list(chain(*wanted.values()))]
-    for features in groups:
-        works = [Work(each, target.writer(each.encoder)) for each in features]
-        writers = {work.writer: work for work in works}
-        extraction = Extraction(settings, works, engine)
-        for number, count in part.in_turn():
-            with contextlib.ExitStack() as claims:
-                for writer, work in writers.items():
-                    if isinstance(writer, FeatureWriter):
-                        claim = writer.claim(work.say_waiting, (number, count))
-                        claims.enter_context(claim)
-                extraction.write((number, count))
-                if part.merges:
-                    for writer in writers:
-                        writer.finish()
-        records += [Extracted.of(work, part) for work in works]
-    return records
+    # The features of a name are written in one run, so that none waits for another; where workers
+    # have to be started, those of all names. Every process takes claims in this order.
+    groups = requests if engine.chosen is None else [list(chain(*requests))]
+    return [
+        record
+        for group in groups
+        for record in _extract_group(settings, group, target, part, engine)
+    ]
 
 
-def chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
-    """The encoders that ``--encoders`` names.
+def _extract_group(
+    settings: Settings,
+    requests: Sequence[FeatureRequest],
+    target: Target,
+    part: Portion,
+    engine: EngineRequest,
+) -> list[Extracted]:
+    """Extracts features in one run, while their writers are claimed."""
+    pending = [PendingFeatures(request, target.writer(request.encoder)) for request in requests]
+    writers = {features.writer: features for features in pending}
+    extraction = Extraction(settings, pending, engine)
+    for number, count in part.in_turn():
+        with contextlib.ExitStack() as claims:
+            for writer, features in writers.items():
+                if isinstance(writer, FeatureWriter):
+                    claim = writer.claim(features.say_waiting, (number, count))
+                    claims.enter_context(claim)
+            extraction.write((number, count))
+            if part.merges:
+                for writer in writers:
+                    writer.finish()
+    return [Extracted.of(features, part) for features in pending]
+
+
+def parse_encoders(settings: Settings, store: Store, names: str) -> list[str]:
+    """Parses the names of ``--encoders``.
 
     Raises:
-        SettingsError: Neither the settings nor the store have one of them.
+        SettingsError: Neither the settings nor the store have an encoder of this name.
     """
-    stored = [name for found in store.features if found.encoder for name in found.encoder.names]
+    stored = [name for of in store.features if of.encoder for name in of.encoder.names]
     every = list(dict.fromkeys([DEFAULT_ENCODER, *settings.encoders, *stored]))
     known = list(dict.fromkeys([*every, *settings.named_encoders]))
-    wanted = every if names == ALL else list(dict.fromkeys(names.split(",")))
-    unknown = [name for name in wanted if name not in known]
+    parsed = every if names == ALL else list(dict.fromkeys(names.split(",")))
+    unknown = [name for name in parsed if name not in known]
     if unknown:
         raise unknown_name(
             f"{CONFIG_NAME} has no encoder",
@@ -156,4 +169,4 @@ def chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
             [*known, ALL],
             "Others are described under [encoders.NAME.image] or [encoders.NAME.text].",
         )
-    return wanted
+    return parsed

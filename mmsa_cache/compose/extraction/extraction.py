@@ -1,4 +1,4 @@
-"""The missing rows of features: written by this process, or by a crew."""
+"""Writes the missing rows of features, by this process or by a crew of workers."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from mmsa_cache.store.objects import ObjectWriter
 from mmsa_cache.store.writer import FeatureWriter
 
 from .crew import EncoderSource, EngineRequest
+from .feature_requests import FeatureRequest
 from .loading import load_encoder
 from .readers import reader_of
-from .wanted import WantedFeatures
 
 
-class Work:
-    """Features of a split, to be made or to be completed.
+class PendingFeatures:
+    """Features of a split while they are completed.
 
     Args:
-        wanted: Which.
-        writer: Of all splits' features of this encoder.
+        request: Which features.
+        writer: Writes the features of the encoder, of all splits.
     """
 
-    def __init__(self, wanted: WantedFeatures, writer: FeatureWriter | ObjectWriter) -> None:
-        self.wanted, self.writer, self.seconds = wanted, writer, 0.0
+    def __init__(self, request: FeatureRequest, writer: FeatureWriter | ObjectWriter) -> None:
+        self.request, self.writer, self.seconds = request, writer, 0.0
         self.jobs: list[FeatureJob[Any]] = []
-        """What was to be done, part by part; none where all rows were there."""
-        self.rows = wanted.split.rows[wanted.encoder.identity.modality]
-        self.split = wanted.split.about.split
-        label = wanted.encoder.identity.label
-        self.title = f"{self.split} {wanted.encoder.identity.modality} · {label}"
+        """One a part of the rows; empty where no row was missing."""
+        identity = request.encoder.identity
+        self.rows = request.split.rows[identity.modality]
+        self.split = request.split.about.split
+        self.title = f"{self.split} {identity.modality} · {identity.label}"
         self.note: Callable[[], str] = lambda: ""
-        """What is shown beside the progress."""
+        """Text beside the progress."""
 
     def say(self, text: str) -> None:
         say(f"{self.title}: {text}")
@@ -55,77 +55,55 @@ class Work:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Callable[[int], None]]:
-        """Shows progress; measures from the end of the features before to its own."""
+        """Shows the progress of the last job, and adds its time to `seconds`."""
         started, job = time.monotonic(), self.jobs[-1]
         with progress(self.title, job.total, "rows", job.present) as advance:
             yield lambda count: advance(count, self.note())
         self.seconds += time.monotonic() - started
 
-    def missing(self) -> int:
-        """How many rows are; says so the first time."""
+    def count_missing(self) -> int:
+        """Number of missing rows; tells the user before the first job."""
         total = len(self.rows)
-        there = int(self.writer.has(self.rows.keys).sum())
-        if not self.jobs and there == total:
+        stored = int(self.writer.has(self.rows.keys).sum())
+        if not self.jobs and stored == total:
             self.say(f"complete, {total} rows; nothing to do.")
-        elif not self.jobs and there:
-            self.say(f"{there} of {total} rows are there.")
-        return total - there
+        elif not self.jobs and stored:
+            self.say(f"{stored} of {total} rows are there.")
+        return total - stored
 
 
 class Extraction:
-    """Writes what is missing of features; their claims must be held.
+    """Writes the missing rows of features, whose writers must be claimed.
 
     Raises:
         DeviceError: There is no such device.
     """
 
-    def __init__(self, settings: Settings, works: Sequence[Work], engine: EngineRequest) -> None:
-        self._settings, self._works, self._engine = settings, works, engine
+    def __init__(
+        self, settings: Settings, features: Sequence[PendingFeatures], engine: EngineRequest
+    ) -> None:
+        self._settings, self._features, self._engine = settings, features, engine
         self._device = engine.device(settings)
         self._loaded: dict[str, Encoder] = {}
 
     def write(self, part: tuple[int, int]) -> None:
-        """Writes a part.
+        """Writes a part of the rows.
 
         Args:
-            part: Its number from 0, and of parts.
+            part: Its number from 0, and the number of parts.
         """
-        missing = {work: rows for work in self._works if (rows := work.missing())}
-        # One window is one worker's work, and others would take seconds to start.
-        little = sum(missing.values()) <= self._settings.cache.shard_rows
-        if self._engine.chosen is None or (self._engine.by_itself and little):
-            self._here(missing, part)
+        missing = {f: rows for f in self._features if (rows := f.count_missing())}
+        # A single window occupies one worker, and more workers would take seconds to start.
+        few = sum(missing.values()) <= self._settings.cache.shard_rows
+        if self._engine.chosen is None or (self._engine.gpus_by_default and few):
+            self._write_here(missing, part)
         elif missing:
-            self._by_crew(list(missing), part)
+            self._write_by_crew(list(missing), part)
 
-    def _here(self, missing: dict[Work, int], part: tuple[int, int]) -> None:
+    def _write_here(self, missing: dict[PendingFeatures, int], part: tuple[int, int]) -> None:
         readers = ThreadCounts.plan(self._device).readers
         preload_processes(self._device, sum(missing.values()), readers)  # while models are loaded
-        jobs = []
-        for work, rows in missing.items():
-            assert isinstance(work.writer, FeatureWriter)  # a target has an engine
-            spec, key = work.wanted.spec, work.wanted.encoder.fingerprint
-            if key not in self._loaded:
-                self._loaded[key] = load_encoder(spec, self._device, self._settings)
-            encoder, reader = self._loaded[key], reader_of(spec, self._settings.seed)
-            if not work.jobs:
-                each = estimate_bytes(work.rows, reader, encoder)
-                padded = encoder.size.padded_float32_bytes
-                work.say(
-                    f"about {decimal(round(each * rows))}, {decimal(round(each))} a row "
-                    f"(padded float32: {decimal(padded)} a row)."
-                )
-            job = EncodingJob(
-                work.rows,
-                work.writer,
-                part,
-                work.watch,
-                work.say,
-                reader=reader,
-                encoder=encoder,
-            )
-            work.jobs.append(job)
-            jobs.append(job)
+        jobs = [self._encoding_job(features, rows, part) for features, rows in missing.items()]
         started = time.monotonic()
         timings = extract(
             jobs,
@@ -133,33 +111,59 @@ class Extraction:
             shard_rows=self._settings.cache.shard_rows,
             batch_size=rows_a_batch(self._settings.extract.batch_size, self._device),
         )
-        seconds = time.monotonic() - started
-        limit = reading_limit(timings, seconds, readers)
-        if limit:
-            say(limit)
+        note = reading_limit(timings, time.monotonic() - started, readers)
+        if note:
+            say(note)
 
-    def _by_crew(self, works: Sequence[Work], part: tuple[int, int]) -> None:
-        jobs = []
-        for work in works:
-            job: FeatureJob[Depot] = FeatureJob(
-                work.rows, work.writer, part, work.watch, work.say, work.title
+    def _encoding_job(
+        self, features: PendingFeatures, missing: int, part: tuple[int, int]
+    ) -> EncodingJob:
+        assert isinstance(features.writer, FeatureWriter)  # a target has an engine
+        spec, key = features.request.spec, features.request.encoder.fingerprint
+        if key not in self._loaded:
+            self._loaded[key] = load_encoder(spec, self._device, self._settings)
+        encoder, reader = self._loaded[key], reader_of(spec, self._settings.seed)
+        if not features.jobs:
+            size = estimate_bytes(features.rows, reader, encoder)
+            padded = encoder.size.padded_float32_bytes
+            features.say(
+                f"about {decimal(round(size * missing))}, {decimal(round(size))} a row "
+                f"(padded float32: {decimal(padded)} a row)."
             )
-            work.jobs.append(job)
+        job = EncodingJob(
+            features.rows,
+            features.writer,
+            part,
+            features.watch,
+            features.say,
+            reader=reader,
+            encoder=encoder,
+        )
+        features.jobs.append(job)
+        return job
+
+    def _write_by_crew(self, pending: Sequence[PendingFeatures], part: tuple[int, int]) -> None:
+        jobs = []
+        for features in pending:
+            job: FeatureJob[Depot] = FeatureJob(
+                features.rows, features.writer, part, features.watch, features.say, features.title
+            )
+            features.jobs.append(job)
             jobs.append(job)
         size = self._settings.cache.shard_rows
         if not any(missing_windows(jobs, size)):
             return
-        source = EncoderSource.of([work.wanted for work in works], self._settings.seed)
-        sealers = [work.writer.sealer for work in works]
+        source = EncoderSource.of([features.request for features in pending], self._settings.seed)
+        sealers = [features.writer.sealer for features in pending]
         crew = self._engine.crew(source, sealers, self._device, self._settings.extract.batch_size)
-        for work in works:
-            work.note = lambda: f"{crew.workers} worker(s)"
+        for features in pending:
+            features.note = lambda: f"{crew.workers} worker(s)"
         drive(jobs, crew, shard_rows=size)
 
 
 def reading_limit(timings: Timings, seconds: float, readers: int) -> str:
-    """A line for people where the models waited for rows to be read; "" where they hardly did."""
-    if seconds < _WORTH_SAYING or timings.starved < seconds / 4:
+    """A note for people if the models waited for reading a quarter of the time, else empty."""
+    if seconds < _SHORTEST_NOTED or timings.starved < seconds / 4:
         return ""
     return (
         f"Reading was the limit: of {seconds:.0f} s the models had nothing to do for "
@@ -168,5 +172,5 @@ def reading_limit(timings: Timings, seconds: float, readers: int) -> str:
     )
 
 
-_WORTH_SAYING = 10.0
-"""Seconds of an extraction below which its limit is not."""
+_SHORTEST_NOTED = 10.0
+"""Seconds; the limit of shorter extractions is not noted."""

@@ -1,4 +1,4 @@
-"""What is extracted beside the default encoders: n-grams, and the sentiment lexicon for English."""
+"""Adds n-grams and, for English texts, the sentiment lexicon to the encoders to extract."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from mmsa_cache.names import DEFAULT_ENCODER, NGRAMS, VADER
 from ..session.store import Store
 from .reading import Split
 
-_ASKED = 2_000
-"""Texts of a split that are looked at, evenly spread."""
+_TESTED = 2_000
+"""Texts of a split whose language is tested, evenly spread."""
 
 
-def with_lexicon(
+def add_rule_encoders(
     names: list[str], settings: Settings, store: Store, splits: Sequence[Split]
 ) -> list[str]:
-    """Names of encoders to extract, and those of rules where the default one is among them.
+    """Names of encoders, with those that follow rules if the default one is among them.
 
-    ``auto`` takes the lexicon where it is installed and most texts are English, or the store has
-    it; n-grams are of any language.
+    N-grams suit any language. ``[text] lexicon = "auto"`` adds the lexicon if the store has it, or
+    if it is installed and most texts are English.
     """
-    wanted = settings.text.lexicon
-    if wanted == "none" or DEFAULT_ENCODER not in names:
+    lexicon = settings.text.lexicon
+    if lexicon == "none" or DEFAULT_ENCODER not in names:
         return names
-    found = [*names, NGRAMS]
-    if wanted == VADER or VADER in names or _suits(store, splits):
-        found.append(VADER)
-    return list(dict.fromkeys(found))
+    extended = [*names, NGRAMS]
+    if lexicon == VADER or VADER in names or _suits_lexicon(store, splits):
+        extended.append(VADER)
+    return list(dict.fromkeys(extended))
 
 
-def _suits(store: Store, splits: Sequence[Split]) -> bool:
-    """Whether the lexicon does; says so, and why not."""
+def _suits_lexicon(store: Store, splits: Sequence[Split]) -> bool:
+    """Whether the lexicon is to be extracted; tells the user why or why not."""
     if any(VADER in encoder.names for encoder in store.encoders("text")):
         return True
     share = english_share(text for split in splits for text in _texts(split))
@@ -52,5 +52,5 @@ def _suits(store: Store, splits: Sequence[Split]) -> bool:
 
 
 def _texts(split: Split) -> list[str]:
-    spread = split.samples[:: max(1, len(split.samples) // _ASKED)]
-    return [text for text in spread.table["text"].to_pylist() if text]
+    samples = split.samples[:: max(1, len(split.samples) // _TESTED)]
+    return [text for text in samples.table["text"].to_pylist() if text]

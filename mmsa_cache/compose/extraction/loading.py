@@ -1,4 +1,4 @@
-"""Encoders as an extraction runs them."""
+"""Loads encoders for extraction."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def load_encoder(spec: EncoderSpec, device: torch.device, settings: Settings) ->
 
     Args:
         spec: The resolved encoder.
-        device: Where it runs.
-        settings: Of the command.
+        device: Its device.
+        settings: The command's.
     """
     encoder = spec.load(device)
     if settings.extract.compile and device.type != "cpu":
         rows = rows_a_batch(settings.extract.batch_size, device)
-        found = compile_blocks(encoder, min(rows, settings.cache.shard_rows), device)
-        if found is not None and found.works:
-            say(f"{spec.label}: {found.count} blocks are compiled; the first batch waits.")
+        blocks = compile_blocks(encoder, min(rows, settings.cache.shard_rows), device)
+        if blocks is not None and blocks.works:
+            say(f"{spec.label}: {blocks.count} blocks are compiled; the first batch waits.")
     return encoder

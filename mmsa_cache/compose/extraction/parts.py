@@ -11,21 +11,21 @@ from mmsa_cache.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """A part of the rows."""
+    """One of several parts of the rows."""
 
     number: int
-    """From 0."""
+    """Number of the part, from 0."""
     count: int
-    """Of parts."""
+    """Number of parts."""
     finishing: bool = False
-    """Whether the other parts are waited for, completed and merged."""
+    """Whether the command waits for the other parts, completes them and merges small shards."""
 
     @classmethod
     def of(cls, shards: str, finishing: bool = False) -> Portion:
-        """The part that ``I/N`` is.
+        """Parses ``I/N``.
 
         Raises:
-            SettingsError: It is none.
+            SettingsError: The text is invalid.
         """
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shards)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -36,11 +36,11 @@ class Portion:
 
     @property
     def merges(self) -> bool:
-        """Whether nobody else is expected to add rows: then small shards are merged."""
+        """Whether small shards are merged, as no other command is expected to add rows."""
         return self.finishing or self.count == 1
 
     def in_turn(self) -> Iterator[tuple[int, int]]:
-        """Numbers of the parts to do and how many there are, the own one first."""
+        """Number and count of each part to extract, the own one first."""
         yield self.number, self.count
         if self.finishing:
             yield from ((n, self.count) for n in range(self.count) if n != self.number)

@@ -1,4 +1,4 @@
-"""Which reader an encoder's rows have."""
+"""Readers of the rows of an encoder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..session.encoders import EncoderSpec
 
 
 def reader_of(spec: EncoderSpec, seed: int) -> Reader:
-    """Row → its text or picture, augmented from (seed, content, variant) alone; can be pickled.
+    """A reader that maps a row to its augmented text or picture; can be pickled.
 
     Args:
         spec: The encoder; pictures are decoded as large as it needs them.
-        seed: Seed of augmentation.
+        seed: Seed of augmentation, which depends on seed, content and variant alone.
     """
     if not isinstance(spec, ImageSpec):
         return TextReader(seed)

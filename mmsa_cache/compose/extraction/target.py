@@ -1,4 +1,4 @@
-"""``mmsa extract --target``: where features, and the rows of splits, go."""
+"""``mmsa extract --target``: the store that an extraction writes to."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .reading import Split
 
 
 class Target:
-    """The store in a folder, or that at an address: then nothing is written to the folder.
+    """A store in a local folder, or in an object store; the folder is then not written to.
 
     Args:
         root: The folder, ``[cache] dir``.
-        url: Of an object store; None: the folder.
+        url: Address in an object store; None: the folder.
 
     Raises:
-        SettingsError: The address is none, or holds a password.
-        DamagedCacheError: There are files that are no store's.
+        SettingsError: The address is invalid, or holds a password.
+        DamagedCacheError: The object store holds files that do not belong to a store.
         CacheError: The object store refuses, or does not answer.
     """
 
@@ -37,33 +37,33 @@ class Target:
             ObjectStore(url).check()
 
     def writer(self, encoder: StoredEncoder) -> FeatureWriter | ObjectWriter:
-        """What features of an encoder are entered with; the same for all its splits."""
+        """The writer for the features of an encoder, shared by all splits."""
         if encoder.fingerprint not in self._writers:
             self._writers[encoder.fingerprint] = (
                 FeatureWriter(self._root, encoder)
                 if self._url is None
                 else ObjectWriter(ObjectFolder(self._url), shared_encoder(encoder))
             )
-        found = self._writers[encoder.fingerprint]
-        if isinstance(found, FeatureWriter):
-            found.add_names(encoder)
-        return found
+        writer = self._writers[encoder.fingerprint]
+        if isinstance(writer, FeatureWriter):
+            writer.add_names(encoder)
+        return writer
 
     def write(self, splits: Sequence[Split]) -> None:
-        """States which rows splits have; at an address, without places of this machine.
+        """Writes the rows of splits; to an object store, without paths of this machine.
 
         Raises:
-            DiskError: They are not written.
-            CacheError: As above.
+            DiskError: They cannot be written.
+            CacheError: The object store refuses, or does not answer.
         """
         if self._url is None:
             for split in splits:
                 split.write(self._root)
             return
-        with temporary_folder() as place:
+        with temporary_folder() as folder:
             files = {}
             for split in splits:
-                path = split_path(place, split.about.split)
+                path = split_path(folder, split.about.split)
                 write_split(path, shared_split(split.about), split.samples)
-                files[path.relative_to(place).as_posix()] = path
+                files[path.relative_to(folder).as_posix()] = path
             ObjectFolder(self._url).put_files(files)
