@@ -1,8 +1,8 @@
-"""Whether runs differ on the rows that all of them judged, and where."""
+"""Compares runs on the rows that all of them judged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
@@ -32,9 +32,9 @@ from .significance import holm, mcnemar
 RESAMPLES = 2000
 """Bootstrap resamples behind every interval of a comparison."""
 COMPARED = ("accuracy", "macro_f1")
-"""The figures whose differences are tested for chance."""
-_NAMED = 10
-"""Guids that an error names."""
+"""Metrics whose differences get an interval."""
+_SHOWN = 10
+"""Guids that an error names at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class RunPredictions:
 
 @dataclass(frozen=True, slots=True)
 class SharedRows:
-    """Rows that all runs judged, by guid: the order of the files does not count."""
+    """Rows that all runs judged, paired by guid."""
 
     runs: list[str]
     classes: list[str]
@@ -60,23 +60,23 @@ class SharedRows:
     predicted: NDArray[np.int64]
     """Class codes by the runs' own decision rules, (runs, rows)"""
     decided: dict[Decide, NDArray[np.int64]]
-    """Class codes by each decision rule, (runs, rows); empty where all runs are older ones, which
-    have one"""
+    """Class codes by each decision rule, (runs, rows); empty if all runs are older ones, which have
+    a single rule"""
     groups: NDArray[np.int64] | None
-    """Numbers of the duplicate groups, (rows,); None where no run tells them"""
+    """Duplicate groups, (rows,); None if no run has them"""
     left_out: list[int]
-    """Rows of each run that another one did not judge."""
+    """Rows of each run that another run did not judge."""
 
 
-def share(runs: Sequence[RunPredictions]) -> SharedRows:
-    """Pairs the rows of runs.
+def pair_rows(runs: Sequence[RunPredictions]) -> SharedRows:
+    """Pairs the rows of runs by guid.
 
     Args:
         runs: Two or more.
 
     Raises:
-        ModelError: Their classes are not the same, they have no row in common, or a row has one
-            tag here and another one there.
+        ModelError: Their classes differ, they have no row in common, or they disagree on the tag of
+            a row.
     """
     classes = runs[0].classes
     if any(set(run.classes) != set(classes) for run in runs):
@@ -95,86 +95,76 @@ def share(runs: Sequence[RunPredictions]) -> SharedRows:
     rules = DECIDE if any(run.predictions.decided for run in runs) else ()
     decided: dict[Decide, list[NDArray[np.int64]]] = {rule: [] for rule in rules}
     for run in runs:
-        place = {guid: row for row, guid in enumerate(run.predictions.guids)}
-        rows = [place[guid] for guid in guids]
+        row_of = {guid: row for row, guid in enumerate(run.predictions.guids)}
+        rows = [row_of[guid] for guid in guids]
         code = np.array([classes.index(name) for name in run.classes], np.int64)
         labels.append(code[run.predictions.labels[rows]])
         own = run.predictions.predicted
         predicted.append(code[own[rows]])
-        for rule, found in decided.items():
-            found.append(code[run.predictions.decided.get(rule, own)[rows]])
+        for rule, codes in decided.items():
+            codes.append(code[run.predictions.decided.get(rule, own)[rows]])
         if groups is None and run.predictions.groups is not None:
             groups = run.predictions.groups[rows]
-    truth = np.stack(labels)
-    _check_tags(runs, guids, truth)
+    tags = np.stack(labels)
+    _check_tags(runs, guids, tags)
     return SharedRows(
         [run.name for run in runs],
         classes,
         guids,
-        truth[0],
+        tags[0],
         np.stack(predicted),
-        {rule: np.stack(found) for rule, found in decided.items()},
+        {rule: np.stack(codes) for rule, codes in decided.items()},
         groups,
         [len(run.predictions.guids) - len(guids) for run in runs],
     )
 
 
-def _check_tags(runs: Sequence[RunPredictions], guids: Sequence[str], truth: Codes) -> None:
-    contradicting = np.flatnonzero((truth != truth[0]).any(axis=0)).tolist()
-    if contradicting:
-        classes = runs[0].classes
-        tags = (
-            [f"{classes[code]} in {run.name}" for run, code in zip(runs, codes, strict=True)]
-            for codes in truth.T[contradicting[:_NAMED]].tolist()
-        )
+def _check_tags(runs: Sequence[RunPredictions], guids: Sequence[str], tags: Codes) -> None:
+    """Refuses rows on whose tags, (runs, rows), the runs disagree."""
+    rows = np.flatnonzero((tags != tags[0]).any(axis=0)).tolist()
+    if rows:
+        names = runs[0].classes
         raise ModelError(
-            f"The runs do not agree on the tags of {len(contradicting)} row(s).",
+            f"The runs do not agree on the tags of {len(rows)} row(s).",
             "Compare runs of the same data.",
             [
-                f"{guids[row]}: {', '.join(of)}"
-                for row, of in zip(contradicting, tags, strict=False)
+                f"{guids[row]}: "
+                + ", ".join(
+                    f"{names[code]} in {run.name}"
+                    for run, code in zip(runs, tags[:, row].tolist(), strict=True)
+                )
+                for row in rows[:_SHOWN]
             ],
         )
 
 
-def compare(
+def compare_rows(
     shared: SharedRows,
     *,
     groups: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Comparison:
-    """Figures of every run, and of every pair of runs whether and where they differ.
+    """Scores every run, and compares every pair of runs.
 
-    All runs are resampled together, so an interval of a difference leaves out what both runs have
-    in common: how hard the drawn rows are. Intervals and tests hold the chance of which rows were
-    judged, not that of training again with another seed.
+    All runs are resampled together, so that the interval of a difference does not contain how hard
+    the drawn rows are for both. Intervals and tests contain the chance of which rows were judged,
+    not that of training again with another seed.
 
     Args:
         shared: The rows.
-        groups: See `resampled_confusions`; default: those that a run tells. `mcnemar` takes rows as
-            independent all the same.
+        groups: See `resampled_confusions`; default: those of a run. `mcnemar` treats rows as
+            independent anyway.
         resamples: Number of resamples.
         seed: Seed of the bootstrap.
     """
     groups = shared.groups if groups is None else groups
-
-    def resampled(predicted: Codes) -> _Figures:
-        labels, classes = shared.labels, len(shared.classes)
-        drawn = resampled_confusions(
-            labels, predicted, classes, groups=groups, resamples=resamples, seed=seed
-        )
-        whole = np.stack([confusion(labels, row, classes) for row in predicted])
-        recall = mask_absent_classes(class_recall(drawn), drawn)
-        return _Figures(confusion_scores(whole), confusion_scores(drawn), recall)
-
-    own = resampled(shared.predicted)
-    rules = {rule: resampled(predicted) for rule, predicted in shared.decided.items()}
+    own, *others = (
+        _ResampledScores.of(shared, predicted, groups, resamples, seed)
+        for predicted in (shared.predicted, *shared.decided.values())
+    )
+    by_rule = dict(zip(shared.decided, others, strict=True))
     scores = [score(shared.labels, row, shared.classes) for row in shared.predicted]
-    places = list(combinations(range(len(shared.runs)), 2))
-    right = shared.predicted == shared.labels
-    tests = [mcnemar(right[first], right[second]) for first, second in places]
-    corrected = holm([test.p_value for test in tests])
     return Comparison(
         rows=len(shared.guids),
         classes=shared.classes,
@@ -187,28 +177,17 @@ def compare(
                 rows_left_out=shared.left_out[run],
                 scores=scores[run],
                 intervals=own.decision(run).intervals,
-                decisions={rule: of.decision(run) for rule, of in rules.items()},
+                decisions={rule: resampled.decision(run) for rule, resampled in by_rule.items()},
             )
             for run, name in enumerate(shared.runs)
         ],
-        pairs=[
-            PairComparison(
-                first=shared.runs[first],
-                second=shared.runs[second],
-                **own.differences(first, second),
-                decisions={rule: of.differences(first, second) for rule, of in rules.items()},
-                recall=_recalls(scores, own.recall, first, second),
-                mcnemar=test.model_copy(update={"p_holm": p}),
-                differing=_differing(shared, first, second),
-            )
-            for (first, second), test, p in zip(places, tests, corrected, strict=True)
-        ],
+        pairs=_compare_pairs(shared, scores, own, by_rule),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Figures:
-    """Figures of all runs by some decisions."""
+class _ResampledScores:
+    """Scores of all runs by one decision rule, on all rows and on resamples."""
 
     values: dict[str, Floats]
     """(runs,)"""
@@ -216,6 +195,18 @@ class _Figures:
     """(runs, resamples)"""
     recall: Floats
     """(runs, resamples, classes), NaN where a class was not drawn"""
+
+    @classmethod
+    def of(
+        cls, shared: SharedRows, predicted: Codes, groups: Codes | None, resamples: int, seed: int
+    ) -> _ResampledScores:
+        labels, classes = shared.labels, len(shared.classes)
+        drawn = resampled_confusions(
+            labels, predicted, classes, groups=groups, resamples=resamples, seed=seed
+        )
+        whole = np.stack([confusion(labels, row, classes) for row in predicted])
+        recall = mask_absent_classes(class_recall(drawn), drawn)
+        return cls(confusion_scores(whole), confusion_scores(drawn), recall)
 
     def decision(self, run: int) -> Decision:
         values = {key: float(self.values[key][run]) for key in COMPARED}
@@ -225,36 +216,59 @@ class _Figures:
     def differences(self, first: int, second: int) -> dict[str, IntervalDifference]:
         return {
             key: IntervalDifference(
-                **_change(float(self.values[key][first]), float(self.values[key][second])),
+                **_difference(float(self.values[key][first]), float(self.values[key][second])),
                 **asdict(Interval.of(self.samples[key][second] - self.samples[key][first])),
             )
             for key in COMPARED
         }
 
 
-def _recalls(
+def _compare_pairs(
+    shared: SharedRows,
+    scores: Sequence[Scores],
+    own: _ResampledScores,
+    by_rule: Mapping[Decide, _ResampledScores],
+) -> list[PairComparison]:
+    pairs = list(combinations(range(len(shared.runs)), 2))
+    right = shared.predicted == shared.labels
+    tests = [mcnemar(right[first], right[second]) for first, second in pairs]
+    corrected = holm([test.p_value for test in tests])
+    return [
+        PairComparison(
+            first=shared.runs[first],
+            second=shared.runs[second],
+            **own.differences(first, second),
+            decisions={rule: of.differences(first, second) for rule, of in by_rule.items()},
+            recall=_recall_differences(scores, own.recall, first, second),
+            mcnemar=test.model_copy(update={"p_holm": p_holm}),
+            differing=_differing_rows(shared, first, second),
+        )
+        for (first, second), test, p_holm in zip(pairs, tests, corrected, strict=True)
+    ]
+
+
+def _recall_differences(
     scores: Sequence[Scores], recall: Floats, first: int, second: int
 ) -> dict[str, RecallDifference]:
-    one, two = scores[first], scores[second]
     return {
         name: RecallDifference(
-            rows=of.support,
-            **_change(of.recall, two.per_class[name].recall),
+            rows=own.support,
+            **_difference(own.recall, scores[second].per_class[name].recall),
             intervals=(Interval.of(recall[first, :, code]), Interval.of(recall[second, :, code])),
             difference_interval=Interval.of(recall[second, :, code] - recall[first, :, code]),
         )
-        for code, (name, of) in enumerate(one.per_class.items())
+        for code, (name, own) in enumerate(scores[first].per_class.items())
     }
 
 
-def _change(first: float, second: float) -> dict[str, float]:
+def _difference(first: float, second: float) -> dict[str, float]:
     return {"first": first, "second": second, "difference": second - first}
 
 
-def _differing(shared: SharedRows, first: int, second: int) -> DifferingRows:
+def _differing_rows(shared: SharedRows, first: int, second: int) -> DifferingRows:
     one, two = shared.predicted[first], shared.predicted[second]
 
-    def rows(chosen: NDArray[np.bool_]) -> list[DifferingRow]:
+    def rows(mask: NDArray[np.bool_]) -> list[DifferingRow]:
         return [
             DifferingRow(
                 guid=shared.guids[row],
@@ -262,7 +276,7 @@ def _differing(shared: SharedRows, first: int, second: int) -> DifferingRows:
                 first=shared.classes[one[row]],
                 second=shared.classes[two[row]],
             )
-            for row in np.flatnonzero(chosen & (one != two)).tolist()
+            for row in np.flatnonzero(mask & (one != two)).tolist()
         ]
 
     return DifferingRows(

@@ -1,4 +1,4 @@
-"""What a comparison of runs found, as records."""
+"""Records of a comparison of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmsa_cache.json_value import JsonObject
 
 
 class Difference(Record):
-    """A figure of two runs."""
+    """A metric of two runs."""
 
     first: Number
     second: Number
@@ -20,19 +20,19 @@ class Difference(Record):
 
 
 class IntervalDifference(Difference):
-    """With the interval of the difference over resamples of the rows that both judged."""
+    """A difference with its interval over resamples of the rows that both runs judged."""
 
     low: Number
     high: Number
 
     @property
     def interval(self) -> Interval:
-        """That of the difference."""
+        """Interval of the difference."""
         return Interval(self.low, self.high)
 
 
 class RecallDifference(Difference):
-    """Recall of a class; its intervals are only drawn."""
+    """Recall of a class. Its intervals are drawn in charts, not written."""
 
     rows: Count
     intervals: tuple[Interval, Interval] = Field(exclude=True)
@@ -40,13 +40,13 @@ class RecallDifference(Difference):
 
 
 class McNemar(Record):
-    """See `compare.mcnemar`."""
+    """See `significance.mcnemar`."""
 
     only_first_right: Count
     only_second_right: Count
     p_value: Number
     p_holm: Number | None = None
-    """Corrected for the number of pairs of runs, see `compare.holm`."""
+    """Corrected for the number of pairs of runs, see `significance.holm`."""
 
 
 class DifferingRow(Record):
@@ -67,14 +67,14 @@ class DifferingRows(Record):
 
 
 class PairComparison(Record):
-    """Two runs."""
+    """The comparison of two runs."""
 
     first: str
     second: str
     accuracy: IntervalDifference
     macro_f1: IntervalDifference
     decisions: dict[Decide, dict[str, IntervalDifference]] = Field(default_factory=dict)
-    """Accuracy and macro-F1 by each decision rule; the others are by the runs' own rules."""
+    """Accuracy and macro-F1 by each decision rule; all other values are by the runs' own rules."""
     recall: dict[str, RecallDifference]
     """By class."""
     mcnemar: McNemar
@@ -82,7 +82,7 @@ class PairComparison(Record):
 
 
 class ComparedRun(Record):
-    """One run."""
+    """Scores of one run on the shared rows."""
 
     run: str
     rows_left_out: Count
@@ -94,20 +94,20 @@ class ComparedRun(Record):
     """By each decision rule."""
 
     def as_json(self) -> JsonObject:
-        """The scores beside the other values."""
+        """Plain values, the scores at the top level."""
         values = super().as_json()
         del values["scores"]
         return values | self.scores.as_json()
 
 
 class Comparison(Record):
-    """Figures of every run, and of every pair of runs whether and where they differ."""
+    """Scores of every run, and a comparison of every pair of runs."""
 
     rows: Count
     classes: list[str]
     resamples: Count
     level: Number
-    """Share of the resamples that an interval spans."""
+    """Share of the resamples that an interval covers."""
     drawn: str
     """What was resampled: ``rows`` or ``duplicate groups``."""
     runs: list[ComparedRun]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fuse.evidence.compare import RunPredictions, compare, share
+from fuse.evidence.compare import RunPredictions, compare_rows, pair_rows
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.predictions import Predictions
 from mmsa_cache.compose.report.attention import AttentionMaps, PostAttention
@@ -188,7 +188,7 @@ def against(classes: list[str] = CLASSES, guids: list[str] | None = None) -> Los
         RunPredictions(name, classes, Predictions(names, labels, found, probabilities))
         for name, found in (("other (ce)", other), ("made-up (acb)", predicted))
     ]
-    return LossSection("Against the run other.", comparison=compare(share(runs)))
+    return LossSection("Against the run other.", comparison=compare_rows(pair_rows(runs)))
 
 
 def explained(guids: list[str], words: tuple[str, ...] = ("good", "day")) -> AttentionMaps:

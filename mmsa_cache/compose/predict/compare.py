@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fuse.evidence.compare import RunPredictions, share
-from fuse.evidence.compare import compare as compare_shared
+from fuse.evidence.compare import RunPredictions, compare_rows, pair_rows
 from fuse.evidence.comparison import Comparison
 from fuse.figures.records import absent_notes
 from mmsa_cache.console import say
@@ -89,7 +88,7 @@ def compare_runs(
     overrides: RunOverrides = NO_OVERRIDES,
 ) -> ComparedRuns:
     """`compare`, for the runs of `find_runs`."""
-    shared = share(
+    shared = pair_rows(
         [
             RunPredictions(name, run.record.classes, run.predictions)
             for name, run in zip(names, runs, strict=True)
@@ -99,7 +98,7 @@ def compare_runs(
         if rows:
             say(f"Note: {rows} row(s) of {name} are left out: not every run judged them.")
     groups = _groups(runs[0], shared.guids, overrides) if grouped else None
-    compared = compare_shared(shared, groups=groups)
+    compared = compare_rows(shared, groups=groups)
     notes = [note for run in runs for note in run.record.notes]
     notes += absent_notes(compared.runs[0].scores.absent)
     return ComparedRuns(compared, list(dict.fromkeys(notes)))

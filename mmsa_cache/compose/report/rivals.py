@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 
-from fuse.evidence.compare import RunPredictions, compare, share
+from fuse.evidence.compare import RunPredictions, compare_rows, pair_rows
 from fuse.figures.study import ENSEMBLE
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
@@ -102,7 +102,7 @@ def loss_section(run: RunFolder, name: str, rival: RunFolder | None) -> LossSect
             f"Against the run {rival.name}, which differs from this one in nothing but "
             f"the loss: {', '.join(own)} here, {', '.join(losses(rival.record))} there."
         )
-    return LossSection(note, comparison=compare(share(predictions)))
+    return LossSection(note, comparison=compare_rows(pair_rows(predictions)))
 
 
 def command_for(run: RunFolder, name: str, loss: str) -> str:

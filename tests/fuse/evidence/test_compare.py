@@ -17,7 +17,7 @@ from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from typer.testing import CliRunner, Result
 
-from fuse.evidence.compare import RunPredictions, SharedRows, compare, share
+from fuse.evidence.compare import RunPredictions, SharedRows, compare_rows, pair_rows
 from fuse.evidence.significance import holm, mcnemar
 from fuse.figures.predictions import Predictions
 from mmsa_cache.cli.main import app
@@ -42,7 +42,7 @@ def judged(
 
 def pairs_of(shared: SharedRows) -> list[dict[str, Any]]:
     """The pairs of runs that a comparison lists."""
-    pairs: list[dict[str, Any]] = compare(shared).as_json()["pairs"]
+    pairs: list[dict[str, Any]] = compare_rows(shared).as_json()["pairs"]
     return pairs
 
 
@@ -92,7 +92,9 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 def test_differences_equal_an_independent_computation() -> None:
     labels, first, second = invented()
-    record = compare(share([judged("a", labels, first), judged("b", labels, second)])).as_json()
+    record = compare_rows(
+        pair_rows([judged("a", labels, first), judged("b", labels, second)])
+    ).as_json()
     (pair,) = record["pairs"]
     generator = np.random.default_rng(0)
     drawn: dict[str, list[float]] = {"accuracy": [], "macro_f1": []}
@@ -121,17 +123,17 @@ def test_a_run_that_mends_rows_gains_a_binomial_share() -> None:
     labels = np.zeros(rows, np.int64)
     first = (np.arange(rows) < 2 * mended).astype(np.int64)
     second = (np.arange(rows) < mended).astype(np.int64)
-    shared = share([judged("a", labels, first), judged("b", labels, second)])
-    found = compare(shared, resamples=20_000).as_json()["pairs"][0]["accuracy"]
+    shared = pair_rows([judged("a", labels, first), judged("b", labels, second)])
+    found = compare_rows(shared, resamples=20_000).as_json()["pairs"][0]["accuracy"]
     expected = binom.ppf([0.025, 0.975], rows, mended / rows) / rows
     assert [found["low"], found["high"]] == pytest.approx(expected, abs=1.01 / rows)
-    alone = compare(shared).as_json()["runs"][0]["intervals"]["accuracy"]
+    alone = compare_rows(shared).as_json()["runs"][0]["intervals"]["accuracy"]
     assert found["high"] - found["low"] < alone["high"] - alone["low"]
 
 
 def test_equal_runs_do_not_differ() -> None:
     labels, first, _ = invented()
-    (pair,) = pairs_of(share([judged("a", labels, first), judged("b", labels, first)]))
+    (pair,) = pairs_of(pair_rows([judged("a", labels, first), judged("b", labels, first)]))
     zeros = {"difference": 0, "low": 0, "high": 0}
     assert all(pair[key].items() >= zeros.items() for key in ("accuracy", "macro_f1"))
     assert pair["mcnemar"]["p_value"] == 1
@@ -141,13 +143,13 @@ def test_equal_runs_do_not_differ() -> None:
 def test_the_order_of_runs_rows_and_classes_does_not_count() -> None:
     labels, first, second = invented()
     guids = [f"{row:04d}" for row in range(len(labels))]
-    (one,) = pairs_of(share([judged("a", labels, first), judged("b", labels, second)]))
+    (one,) = pairs_of(pair_rows([judged("a", labels, first), judged("b", labels, second)]))
     order = np.random.default_rng(1).permutation(len(labels))
     code = np.array([2, 1, 0])  # by the reversed names
     shuffled = judged(
         "b", code[labels][order], code[second][order], [guids[row] for row in order], NAMES[::-1]
     )
-    (two,) = pairs_of(share([shuffled, judged("a", labels, first)]))
+    (two,) = pairs_of(pair_rows([shuffled, judged("a", labels, first)]))
     for key in ("accuracy", "macro_f1"):
         assert two[key]["difference"] == pytest.approx(-one[key]["difference"])
         assert two[key]["low"] == pytest.approx(-one[key]["high"])
@@ -162,8 +164,8 @@ def test_both_decision_rules_are_compared_and_the_groups_that_runs_tell_are_draw
     told = replace(
         newer.predictions, groups=groups, decided={"accuracy": first, "macro_f1": second}
     )
-    shared = share([replace(newer, predictions=told), older])
-    found = compare(shared, resamples=80)
+    shared = pair_rows([replace(newer, predictions=told), older])
+    found = compare_rows(shared, resamples=80)
     assert found.drawn == "duplicate groups"
     (pair,) = found.pairs
     # The older run has one decision for both rules, here that of the newer one for macro-F1.
@@ -173,10 +175,10 @@ def test_both_decision_rules_are_compared_and_the_groups_that_runs_tell_are_draw
     own = found.runs[0].decisions["macro_f1"]
     assert own.accuracy == accuracy_score(labels, second)
     assert own.macro_f1 == pytest.approx(f1_score(labels, second, average="macro"))
-    again = compare(share([newer, older]), groups=groups, resamples=80)
+    again = compare_rows(pair_rows([newer, older]), groups=groups, resamples=80)
     assert again.pairs[0].accuracy == pair.accuracy
     assert not again.pairs[0].decisions, "no run tells two rules"
-    assert compare(share([newer, older]), resamples=80).drawn == "rows"
+    assert compare_rows(pair_rows([newer, older]), resamples=80).drawn == "rows"
 
 
 def test_only_rows_that_all_runs_judged_count() -> None:
@@ -186,7 +188,7 @@ def test_only_rows_that_all_runs_judged_count() -> None:
         judged("b", labels[1:], second[1:], ["b", "c", "d", "e", "f"]),
         judged("c", labels[[4, 1]], first[[4, 1]], ["e", "b"]),
     ]
-    shared = share(runs)
+    shared = pair_rows(runs)
     assert shared.guids == ["b", "e"]
     assert shared.left_out == [3, 3, 0]
     assert shared.labels.tolist() == labels[[1, 4]].tolist()
@@ -197,15 +199,15 @@ def test_runs_that_do_not_go_together_are_refused() -> None:
     labels, first, _ = invented(15)
     one = judged("a", labels, first)
     with pytest.raises(ModelError, match="do not tell the same classes apart") as caught:
-        share([one, judged("b", labels, first, classes=["x", "neutral", "negative"])])
+        pair_rows([one, judged("b", labels, first, classes=["x", "neutral", "negative"])])
     assert caught.value.problems == [
         "a: positive, neutral, negative",
         "b: x, neutral, negative",
     ]
     with pytest.raises(ModelError, match="No row was judged by all of a, b"):
-        share([one, judged("b", labels, first, [f"other {row}" for row in range(15)])])
+        pair_rows([one, judged("b", labels, first, [f"other {row}" for row in range(15)])])
     with pytest.raises(ModelError, match="the tags of 15 row") as caught:
-        share([one, judged("b", (labels + 1) % 3, first)])
+        pair_rows([one, judged("b", (labels + 1) % 3, first)])
     there, here = NAMES[(labels[0] + 1) % 3], NAMES[labels[0]]
     assert caught.value.problems[0] == f"0000: {here} in a, {there} in b"
     assert len(caught.value.problems) == 10
