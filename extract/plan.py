@@ -17,7 +17,7 @@ from extract.encoders.protocol import Encoder, HasPrepare
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
-from mmsa_cache.features.rows import WantedRows, wanted_rows
+from mmsa_cache.features.rows import SampleRows, sample_rows
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store.keys import KEY_BYTES, Keys, as_keys
 from mmsa_cache.store.schema import Shard
@@ -47,7 +47,7 @@ class RowPlan(Sequence[Row]):
         wanted: Keys of their rows, and which row is whose.
     """
 
-    def __init__(self, samples: Sequence[Sample], wanted: WantedRows) -> None:
+    def __init__(self, samples: Sequence[Sample], wanted: SampleRows) -> None:
         self.wanted = wanted
         self._samples = samples
         rows, first = np.unique(wanted.table, return_index=True)
@@ -59,7 +59,7 @@ class RowPlan(Sequence[Row]):
         table = np.full((len(rows), 1 + max(row.variant for row in rows)), -1)
         for index, row in enumerate(rows):
             table[index, row.variant] = index
-        return cls([row.sample for row in rows], WantedRows(as_keys(r.key for r in rows), table))
+        return cls([row.sample for row in rows], SampleRows(as_keys(r.key for r in rows), table))
 
     @property
     def keys(self) -> Keys:
@@ -105,7 +105,7 @@ def plan_rows(
     Args:
         samples: A split.
         copies: Class code → augmented copies a sample; missing classes get none.
-        augmentation: The policy and its seed, or those of each sample; see `wanted_rows`.
+        augmentation: The policy and its seed, or those of each sample; see `sample_rows`.
         modality: ``text`` or ``image``.
     """
     if isinstance(samples, SampleTable):
@@ -114,7 +114,7 @@ def plan_rows(
         contents = (s.text_sha256 if modality == "text" else s.image_sha256 for s in samples)
         digests = np.frombuffer(bytes.fromhex("".join(contents)), np.uint8).reshape(-1, 32)
         counts = np.array([0 if s.label is None else copies.get(s.label, 0) for s in samples])
-    return RowPlan(samples, wanted_rows(digests, counts, augmentation))
+    return RowPlan(samples, sample_rows(digests, counts, augmentation))
 
 
 def plan_batches(
@@ -234,7 +234,7 @@ class FeatureJob(Generic[W]):
             Row numbers of each window that lacks some.
         """
         part, parts = self.part
-        planned_before = planned.places(self.rows.keys) >= 0
+        planned_before = planned.find(self.rows.keys) >= 0
         planned.add(self.rows.keys[~planned_before])
         self.duplicates = self.rows.wanted.shared + int(planned_before.sum())
         sealed = self.writer.has(self.rows.keys)
