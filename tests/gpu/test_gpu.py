@@ -22,7 +22,7 @@ from fuse.training.task import Checkpoint, Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.compose.bench.gpu.bench import CLASSES
 from mmsa_cache.compose.bench.gpu.plan import STEPS
-from mmsa_cache.compose.bench.gpu.process import Surroundings, measure, prepare
+from mmsa_cache.compose.bench.gpu.process import StepEnvironment, measure, prepare
 from mmsa_cache.compose.bench.gpu.results import MeasurementLog
 from mmsa_cache.compose.bench.gpu.sizes import REHEARSAL
 from mmsa_cache.compose.bench.gpu.stores import BenchStore
@@ -57,20 +57,20 @@ def four_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Surroundings:
-    made = Surroundings(REHEARSAL, "cuda:0", tmp_path_factory.mktemp("gpu"))
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> StepEnvironment:
+    made = StepEnvironment(REHEARSAL, "cuda:0", tmp_path_factory.mktemp("gpu"))
     prepare(made, MeasurementLog(made.folder / "prepare.jsonl"))
     return made
 
 
 @pytest.fixture(scope="module")
-def bank(surroundings: Surroundings) -> FeatureBank:
+def bank(surroundings: StepEnvironment) -> FeatureBank:
     return BenchStore.open(surroundings.folder / "generated").bank().to(torch.device("cuda", 0))
 
 
 # The other steps are run by what follows these tests, in full.
 @pytest.mark.parametrize("name", ["correctness", "memory"])
-def test_a_step_holds_on_the_gpu(surroundings: Surroundings, name: str) -> None:
+def test_a_step_holds_on_the_gpu(surroundings: StepEnvironment, name: str) -> None:
     path = surroundings.folder / f"{name}.jsonl"
     measure(STEPS[name].run, surroundings, MeasurementLog(path))
     figures = MeasurementLog.read(path)

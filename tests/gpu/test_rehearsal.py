@@ -106,17 +106,17 @@ def test_the_whole_run_has_time_within_eight_minutes() -> None:
 
 
 def _good(bench: Bench) -> None:
-    bench.figures.add("counted", 3, "rows", at_least=2)
+    bench.log.add("counted", 3, "rows", at_least=2)
 
 
 def _fails(bench: Bench) -> None:
-    bench.figures.add("before", 1.0, at_most=0.5)
+    bench.log.add("before", 1.0, at_most=0.5)
     raise ValueError("what went wrong")
 
 
 def _hangs(bench: Bench) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    bench.figures.add("child", child.pid)
+    bench.log.add("child", child.pid)
     time.sleep(600)
 
 

@@ -1,7 +1,7 @@
-"""``mmsa bench gpu``: whether everything works on a GPU and how fast it is, in one short run.
+"""``mmsa bench gpu``: checks everything on a GPU and measures its speed, in one short run.
 
-It needs no data, no weights and no hub: posts, encoders (random weights) and features are generated
-in the sizes of the real ones. `plan.STEPS` lists what is measured; `runner` gives each step a
-process and a time limit of its own, so that a failure, a hang or a broken CUDA context costs one
-step; `results` is the record that it leaves.
+It needs no data, weights or network: posts, encoders (random weights) and features are generated
+in realistic sizes. `plan.STEPS` lists the measurements. `runner` runs each step in a process with a
+time limit, so that a failure, a hang or a broken CUDA context costs one step. `results` has the
+record.
 """

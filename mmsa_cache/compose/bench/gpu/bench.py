@@ -1,4 +1,4 @@
-"""What every step is given, and how it gets at encoders and features."""
+"""What every step gets: sizes, device, encoders and features."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from extract.plan import RowPlan, plan_rows
+from fuse.training.task import Task
 from mmsa_cache.compose.extraction.readers import reader_of
 from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import load_settings
@@ -29,30 +30,30 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One step's surroundings."""
+    """Environment of one step."""
 
     sizes: Sizes
     device: torch.device
     folder: Path
-    """Holds ``all`` and ``few`` (folders with an ``mmsa.toml``), posts and encoders."""
+    """Holds posts, encoders, and the folders ``all`` and ``few`` with an ``mmsa.toml`` each."""
     generated: BenchStore
     real: BenchStore | None
-    """Pooled features of the real data, where they were given."""
-    figures: MeasurementLog
+    """Pooled features of real data, if given."""
+    log: MeasurementLog
 
     @property
     def work(self) -> Path:
-        """Folder of all posts' ``mmsa.toml``."""
+        """Folder of the ``mmsa.toml`` of all posts."""
         return self.folder / "all"
 
     @property
     def few(self) -> Path:
-        """Folder of the few posts' ``mmsa.toml``."""
+        """Folder of the ``mmsa.toml`` of the few posts."""
         return self.folder / "few"
 
     @property
     def compute(self) -> str:
-        """What the device computes in unless it is told otherwise."""
+        """Default precision of the device."""
         return "float16" if self.device.type == "cuda" else "float32"
 
     def settings(self, folder: Path | None = None, device: torch.device | None = None) -> Settings:
@@ -66,9 +67,8 @@ class Bench:
         return [*session.samples("train"), *session.samples("test")]
 
     def rows(self, modality: str, samples: Sequence[Sample] | None = None) -> RowPlan:
-        """The originals of some posts (default: of all)."""
-        chosen = self.samples() if samples is None else samples
-        return plan_rows(chosen, {}, "none", modality)
+        """The originals of some posts; default: all."""
+        return plan_rows(self.samples() if samples is None else samples, {}, "none", modality)
 
     def specs(self, compute: str) -> dict[str, Any]:
         """The resolved encoders by modality."""
@@ -76,20 +76,23 @@ class Bench:
         return {name: session.encoder(name).computed_in(compute) for name in MODALITIES}
 
     def readers(self) -> dict[str, Any]:
-        """What reads a row, by modality."""
+        """The readers of rows, by modality."""
         return {name: reader_of(spec, 47) for name, spec in self.specs("float32").items()}
 
     def bank(self, device: torch.device, samples: int | None = None) -> FeatureBank:
-        """The generated features of the first samples (default: of all) on a device."""
+        """The generated features of the first samples on a device; default: all samples."""
         return self.generated.bank(samples).to(device)
 
 
-def largest_difference(one: Any, other: Any) -> float:
-    """max |a − b| of two arrays of numbers."""
-    return float(np.abs(np.asarray(one, np.float64) - np.asarray(other, np.float64)).max())
+def fold_tasks(rows: int, members: int, folds: int = 5) -> list[Task]:
+    """Tasks of members whose validation rows are every ``folds``-th row."""
+    every = np.arange(rows)
+    fold = every % folds
+    return [
+        Task(every[fold != k % folds], every[fold == k % folds], seed=k) for k in range(members)
+    ]
 
 
-def evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """So many samples, evenly spread."""
-    count = min(count, len(samples))
-    return [samples[i * len(samples) // count] for i in range(count)]
+def max_difference(a: Any, b: Any) -> float:
+    """max |a − b| of two arrays."""
+    return float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max())

@@ -1,4 +1,4 @@
-"""Step 1: whether the GPU gives what the CPU gives, and whether work can be broken off on it."""
+"""Step 1: compares results of GPU and CPU, and of interrupted and uninterrupted work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from fuse.models.kernel import KERNEL
 from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import predict
-from fuse.training.task import Task
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.compose.bench.generated import generated_encoder
 from mmsa_cache.compose.extraction.extract import extract_splits
@@ -41,7 +40,8 @@ from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.writer import FeatureWriter
 
-from .bench import CLASSES, CPU, Bench, evenly, largest_difference
+from ..extract import spread_samples
+from .bench import CLASSES, CPU, Bench, fold_tasks, max_difference
 
 SMALL = Setting(
     text_dim=64,
@@ -55,165 +55,166 @@ SMALL = Setting(
     schedule="constant",
     precision="float32",
 )
-"""What is trained to compare devices: small, and with full precision."""
-PROBABILITIES_APART = 1e-3
-"""Largest |Δp| between a model on the GPU and the same model on the CPU, in float32."""
-LOSSES_APART = 1e-3
-"""Largest relative difference of an epoch's loss between the devices."""
-STACK_APART = 1e-3
-"""Largest |Δp| between members trained as a stack and one by one."""
+"""Setting for comparing devices: small, in float32."""
+PROBABILITY_TOLERANCE = 1e-3
+"""Of the same model on GPU and CPU, in float32."""
+LOSS_TOLERANCE = 1e-3
+"""Of an epoch's loss on GPU and CPU, relative."""
+STACK_TOLERANCE = 1e-3
+"""Of the probabilities of members trained as a stack and one by one."""
 
 
 def run(bench: Bench) -> None:
-    """Compares everything; each comparison is a figure of its own."""
+    """Makes all comparisons."""
     small = bench.sizes.small_samples
-    here, there = bench.bank(CPU, small), bench.bank(bench.device, small)
-    stacked(bench, there)
-    with bench.figures.attempt("training resumed after an interruption"):
-        apart = resumed_training(there, bench.folder / "checkpoints")
-        bench.figures.add(
-            "training resumed after an interruption: |Δp| to an unbroken one", apart, at_most=0.0
-        )
-    fusions(bench, here, there)
-    with bench.figures.attempt("pictures to predictions by the commands"):
+    cpu_bank, bank = bench.bank(CPU, small), bench.bank(bench.device, small)
+    stacked(bench, bank)
+    with bench.log.attempt("training resumed after an interruption"):
+        max_diff = resumed_training(bank, bench.folder / "checkpoints")
+        what = "training resumed after an interruption: |Δp| to an unbroken one"
+        bench.log.add(what, max_diff, at_most=0.0)
+    fusions(bench, cpu_bank, bank)
+    with bench.log.attempt("pictures to predictions by the commands"):
         commands(bench)
-    with bench.figures.attempt("extraction resumed after an interruption"):
+    with bench.log.attempt("extraction resumed after an interruption"):
         same = resumed_extraction(bench)
         wanted = "the rows of an unbroken one, byte for byte"
-        bench.figures.check("extraction resumed after an interruption", same, wanted)
-    losses(bench, here, there)
+        bench.log.check("extraction resumed after an interruption", same, wanted)
+    losses(bench, cpu_bank, bank)
     features(bench)
 
 
 def features(bench: Bench) -> None:
-    """Features of the same posts on both devices and in both precisions."""
-    posts = evenly(bench.samples(), bench.sizes.compared_rows)
+    """Compares features of the same posts on both devices and in both precisions."""
+    posts = spread_samples(bench.samples(), bench.sizes.compared_rows)
     readers = bench.readers()
     for name, spec in bench.specs("float32").items():
-        with bench.figures.attempt(f"{name} features"):
+        with bench.log.attempt(f"{name} features"):
             rows, size = bench.rows(name, posts), bench.sizes.batch_size
             exact = encode_rows(rows, readers[name], spec.load(CPU), CPU, size)
             for compute in ("float32", "float16"):
                 encoder = spec.computed_in(compute).load(bench.device)
-                found = encode_rows(rows, readers[name], encoder, bench.device, size)
-                apart = difference(exact, found)
+                shard = encode_rows(rows, readers[name], encoder, bench.device, size)
+                differences = difference(exact, shard)
                 kind = f"{name} features, {compute} here against float32 on the CPU"
-                bench.figures.add(f"{kind}: largest |Δ|", apart["largest_absolute"])
-                bench.figures.add(f"{kind}: mean |Δ|", apart["mean_absolute"])
-                bench.figures.add(f"{kind}: lowest cosine of pools", apart["lowest_cosine"])
+                bench.log.add(f"{kind}: largest |Δ|", differences["largest_absolute"])
+                bench.log.add(f"{kind}: mean |Δ|", differences["mean_absolute"])
+                bench.log.add(f"{kind}: lowest cosine of pools", differences["lowest_cosine"])
 
 
-def fusions(bench: Bench, here: FeatureBank, there: FeatureBank) -> None:
-    """Every fusion at both levels: trained on the device, then asked on both devices."""
-    every = np.arange(len(here))
+def fusions(bench: Bench, cpu_bank: FeatureBank, bank: FeatureBank) -> None:
+    """Trains every fusion at both levels on the device; compares predictions of both devices."""
+    rows = np.arange(len(bank))
     for level in ("pooled", "tokens"):
         for fusion in (*FUSIONS, KERNEL):
-            with bench.figures.attempt(f"{fusion}, {level}"):
+            with bench.log.attempt(f"{fusion}, {level}"):
                 setting = replace(SMALL, fusion=fusion, level=level)
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
-                    model = fit(setting, there, every, names=CLASSES, seed=1).model
-                for warning in caught:  # a step that is no graph
-                    bench.figures.check(
+                    model = fit(setting, bank, rows, names=CLASSES, seed=1).model
+                for warning in caught:  # a step could not be captured as a graph
+                    bench.log.check(
                         f"{fusion}, {level}: warnings", False, "none", str(warning.message)
                     )
-                found = predict(model, there, every, setting)
-                exact = predict(copy.deepcopy(model).to(CPU), here, every, setting)
-                bench.figures.add(
+                on_device = predict(model, bank, rows, setting)
+                on_cpu = predict(copy.deepcopy(model).to(CPU), cpu_bank, rows, setting)
+                bench.log.add(
                     f"{fusion}, {level}: |Δp| between the devices",
-                    largest_difference(found, exact),
-                    at_most=PROBABILITIES_APART,
+                    max_difference(on_device, on_cpu),
+                    at_most=PROBABILITY_TOLERANCE,
                 )
 
 
-def losses(bench: Bench, here: FeatureBank, there: FeatureBank) -> None:
-    """Every loss: the same training, without dropout, on both devices."""
-    every = np.arange(len(here))
+def losses(bench: Bench, cpu_bank: FeatureBank, bank: FeatureBank) -> None:
+    """Compares the same training, without dropout, on both devices, for every loss."""
+    rows = np.arange(len(bank))
     settings = {loss: replace(SMALL, loss=loss, dropout=0.0) for loss in LOSSES}
     for kind in STATISTICS:
         settings[f"acb, statistics {kind}"] = replace(SMALL, statistics=kind, dropout=0.0)
     for name, setting in settings.items():
-        with bench.figures.attempt(f"loss {name}"):
-            found, exact = (
-                [e.loss for e in fit(setting, bank, every, names=CLASSES, seed=1).history]
-                for bank in (there, here)
+        with bench.log.attempt(f"loss {name}"):
+            on_device, on_cpu = (
+                [e.loss for e in fit(setting, b, rows, names=CLASSES, seed=1).history]
+                for b in (bank, cpu_bank)
             )
-            apart = max(abs(a - b) / max(abs(b), 1e-9) for a, b in zip(found, exact, strict=True))
+            max_diff = max(
+                abs(a - b) / max(abs(b), 1e-9) for a, b in zip(on_device, on_cpu, strict=True)
+            )
             what = f"loss {name}: relative difference between the devices"
-            bench.figures.add(what, apart, at_most=LOSSES_APART)
+            bench.log.add(what, max_diff, at_most=LOSS_TOLERANCE)
 
 
 def stacked(bench: Bench, bank: FeatureBank) -> None:
-    """Members trained as one stack against the same members trained one by one."""
-    every = np.arange(len(bank))
-    tasks = [Task(every[every % 3 != k], every[every % 3 == k], k) for k in range(3)]
+    """Compares members trained as one stack with the same members trained one by one."""
+    rows = np.arange(len(bank))
+    tasks = fold_tasks(len(bank), 3, folds=3)
     pairs: list[tuple[str, Level]] = [
         ("concat", "pooled"),
         ("encoder", "pooled"),
         ("attention", "tokens"),
     ]
     for fusion, level in pairs:
-        with bench.figures.attempt(f"stack of {fusion}, {level}"):
+        with bench.log.attempt(f"stack of {fusion}, {level}"):
             setting = replace(SMALL, fusion=fusion, level=level)
-            together, alone = (
+            stack, singles = (
                 fit_group(setting, bank, tasks, names=CLASSES, stacked=flag, whole_length=True)
                 for flag in (True, False)
             )
-            apart = max(
-                largest_difference(
-                    predict(a.model, bank, every, setting), predict(b.model, bank, every, setting)
+            max_diff = max(
+                max_difference(
+                    predict(a.model, bank, rows, setting), predict(b.model, bank, rows, setting)
                 )
-                for a, b in zip(together, alone, strict=True)
+                for a, b in zip(stack, singles, strict=True)
             )
             what = f"stack of three {fusion}, {level}: |Δp| to single members"
-            bench.figures.add(what, apart, at_most=STACK_APART)
+            bench.log.add(what, max_diff, at_most=STACK_TOLERANCE)
 
 
-class _BrokenOffError(Exception):
-    """Stands for a Ctrl-C."""
+class _InterruptionError(Exception):
+    """Stands for Ctrl-C."""
 
 
 def resumed_training(bank: FeatureBank, folder: Path) -> float:
-    """Trains, breaks off after the second epoch and goes on; largest |Δp| to an unbroken training.
+    """Interrupts a training after two epochs and resumes it; max |Δp| to an uninterrupted one.
 
     Args:
         bank: The features.
-        folder: Where the members are kept.
+        folder: Folder of the checkpoints.
     """
-    every = np.arange(len(bank))
-    tasks = [Task(every[every % 2 == k], every[every % 2 != k], k) for k in range(2)]
+    rows = np.arange(len(bank))
+    tasks = fold_tasks(len(bank), 2, folds=2)
     setting = replace(SMALL, epochs=3)
 
-    def broken(record: EpochRecord) -> None:
-        # Of the last member, so that all are kept after the same epoch and go on as one stack.
+    def interrupt(record: EpochRecord) -> None:
+        # At the last member, so that all have the same epoch and resume as one stack.
         if record.epoch == 2 and record.member == len(tasks):
-            raise _BrokenOffError
+            raise _InterruptionError
 
-    def train(on_epoch: Callable[[EpochRecord], None], kept: Path) -> list[np.ndarray]:
-        checkpoint = FolderCheckpoint(kept, seconds=0.0)
+    def train(on_epoch: Callable[[EpochRecord], None], name: str) -> list[np.ndarray]:
+        checkpoint = FolderCheckpoint(folder / name, seconds=0.0)
         fits = fit_group(
             setting, bank, tasks, names=CLASSES, on_epoch=on_epoch, checkpoint=checkpoint
         )
-        return [predict(found.model, bank, every, setting) for found in fits]
+        return [predict(fitted.model, bank, rows, setting) for fitted in fits]
 
-    with contextlib.suppress(_BrokenOffError):
-        train(broken, folder / "broken")
-    resumed = train(lambda record: None, folder / "broken")
-    whole = train(lambda record: None, folder / "whole")
-    return max(largest_difference(a, b) for a, b in zip(resumed, whole, strict=True))
+    with contextlib.suppress(_InterruptionError):
+        train(interrupt, "resumed")
+    resumed = train(lambda record: None, "resumed")
+    whole = train(lambda record: None, "whole")
+    return max(max_difference(a, b) for a, b in zip(resumed, whole, strict=True))
 
 
 def resumed_extraction(bench: Bench) -> bool:
-    """Extracts, breaks off after a window and goes on; whether the rows are an unbroken one's."""
-    samples = evenly(bench.samples(), 4 * bench.sizes.batch_size)
+    """Interrupts an extraction after a window and resumes it; whether the rows stay the same."""
+    samples = spread_samples(bench.samples(), 4 * bench.sizes.batch_size)
     rows = {name: bench.rows(name, samples) for name in MODALITIES}
     readers, size = bench.readers(), bench.sizes.batch_size
     encoders = {n: spec.load(bench.device) for n, spec in bench.specs(bench.compute).items()}
 
     @contextlib.contextmanager
-    def broken() -> Iterator[Callable[[int], None]]:
+    def interrupt() -> Iterator[Callable[[int], None]]:
         def advance(count: int) -> None:
-            raise _BrokenOffError
+            raise _InterruptionError
 
         yield advance
 
@@ -225,49 +226,43 @@ def resumed_extraction(bench: Bench) -> bool:
                 claims.enter_context(writer.claim(lambda: None))
                 job = EncodingJob(rows[name], writer, reader=readers[name], encoder=encoders[name])
                 if interrupted:
-                    job.watch = broken
+                    job.watch = interrupt
                 jobs.append(job)
             extract(jobs, bench.device, shard_rows=size, batch_size=size)
 
-    root = bench.folder / "resumed"
-    with contextlib.suppress(_BrokenOffError):
-        write(root / "broken", interrupted=True)
-    write(root / "broken", interrupted=False)
+    root = bench.folder / "extraction"
+    with contextlib.suppress(_InterruptionError):
+        write(root / "resumed", interrupted=True)
+    write(root / "resumed", interrupted=False)
     write(root / "whole", interrupted=False)
     return all(
-        _bytes_of(root / "broken", name, plan.wanted)
-        == _bytes_of(root / "whole", name, plan.wanted)
+        _feature_bytes(root / "resumed", name, plan.wanted)
+        == _feature_bytes(root / "whole", name, plan.wanted)
         for name, plan in rows.items()
     )
 
 
-def _bytes_of(root: Path, modality: str, rows: SampleRows) -> bytes:
+def _feature_bytes(root: Path, modality: str, rows: SampleRows) -> bytes:
     """The features of rows, in their order."""
-    found = ModalityFeatures.open(generated_encoder(modality).folder(root), rows)
+    features = ModalityFeatures.open(generated_encoder(modality).folder(root), rows)
     every = torch.arange(len(rows.keys))
-    parts = (found.pooled, found.sequences(every)[0], found.lengths(every))
-    return b"".join(part.numpy().tobytes() for part in parts)
+    tensors = (features.pooled, features.sequences(every)[0], features.lengths(every))
+    return b"".join(tensor.numpy().tobytes() for tensor in tensors)
 
 
 def commands(bench: Bench) -> None:
-    """``extract``, ``train`` and ``predict`` on the device, then ``predict`` on the CPU."""
+    """Runs ``extract``, ``train`` and ``predict`` on the device, then ``predict`` on the CPU."""
     with contextlib.chdir(bench.few):
         extract_splits(bench.settings(bench.few), "all")
         changes: dict[str, Value] = {"precision": "float32", "epochs": 3, "keep": "last"}
         request = TrainRequest(changes=changes, name="gpu", outer="grouped", folds=2)
         train_run(Session(bench.settings(bench.few)), request)
-        found, exact = (
-            load_model("gpu", device=str(device)).predict_split("test")
-            for device in (bench.device, CPU)
-        )
-        apart = largest_difference([p for _, p in found], [p for _, p in exact])
-        what = f"predict a split of {len(found)}: |Δp| between the devices"
-        bench.figures.add(what, apart, at_most=PROBABILITIES_APART)
+        models = [load_model("gpu", device=str(device)) for device in (bench.device, CPU)]
+        on_device, on_cpu = ([p for _, p in model.predict_split("test")] for model in models)
+        what = f"predict a split of {len(on_device)}: |Δp| between the devices"
+        bench.log.add(what, max_difference(on_device, on_cpu), at_most=PROBABILITY_TOLERANCE)
         posts = Path("posts/pairs")
         text, picture = read_regular(posts / "0.txt", 1 << 20).decode(), posts / "0.jpg"
-        one, two = (
-            load_model("gpu", device=str(device)).predict_pair(text, picture)
-            for device in (bench.device, CPU)
-        )
+        pair_on_device, pair_on_cpu = (model.predict_pair(text, picture) for model in models)
         what = "predict one post, encoded now in the device's own precision: |Δp|"
-        bench.figures.add(what, largest_difference(one, two))
+        bench.log.add(what, max_difference(pair_on_device, pair_on_cpu))

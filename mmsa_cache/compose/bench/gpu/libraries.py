@@ -1,4 +1,4 @@
-"""Imports what takes seconds, once, in the process that every step is forked from."""
+"""Imports slow libraries in the process that all steps are forked from."""
 
 from extract.encoders.compat import prepare_torchvision
 

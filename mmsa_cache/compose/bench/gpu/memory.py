@@ -1,4 +1,4 @@
-"""Step 5: how much memory training takes, and what happens when there is none."""
+"""Step 5: the memory of training, and what happens without memory."""
 
 from __future__ import annotations
 
@@ -21,86 +21,85 @@ from fuse.training.trainer import fit_group
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.modality import ModalityFeatures
 
-from .bench import CLASSES, Bench, evenly
+from ..extract import spread_samples
+from .bench import CLASSES, Bench, fold_tasks
 
 _WANTED = "DeviceError (exit code 5)"
 _OUT_OF_MEMORY = "CUDA out of memory. (injected)"
-_PIECES = (1 << 20, 1 << 14, 512)
+_BLOCK_SIZES = (1 << 20, 1 << 14, 512)
 """Bytes."""
 
 
 def run(bench: Bench) -> None:
-    """Measures a stack, then takes the memory away at every place that needs it."""
+    """Measures the memory of stacks, then removes the memory for each kind of work."""
     pairs: tuple[tuple[str, Level], ...] = (("concat", "pooled"), ("attention_concat", "tokens"))
     for fusion, level in pairs:
-        with bench.figures.attempt(f"stack of {bench.sizes.stack}, {fusion}, {level}"):
+        with bench.log.attempt(f"stack of {bench.sizes.stack}, {fusion}, {level}"):
             _stack(bench, fusion, level)
-    _ends(bench, "bank that does not fit", lambda: _bank(bench))
-    _ends(bench, "out of memory while loading an encoder", lambda: _loading(bench))
-    _ends(bench, "out of memory in an encoder's first pass", lambda: _probing(bench))
-    with bench.figures.attempt("out of memory while encoding, batches halved"):
+    _check_ending(bench, "bank that does not fit", lambda: _bank(bench))
+    _check_ending(bench, "out of memory while loading an encoder", lambda: _loading(bench))
+    _check_ending(bench, "out of memory in an encoder's first pass", lambda: _probing(bench))
+    with bench.log.attempt("out of memory while encoding, batches halved"):
         _encoding(bench)
-    _ends(bench, "out of memory at one row", lambda: _one_row(bench))
-    _ends(bench, "out of memory while training", lambda: _training(bench))
+    _check_ending(bench, "out of memory at one row", lambda: _one_row(bench))
+    _check_ending(bench, "out of memory while training", lambda: _training(bench))
 
 
 def _stack(bench: Bench, fusion: str, level: Level) -> None:
-    """Peak memory of a group trained together, beside the features."""
-    bank = bench.bank(bench.device)
-    every, members = np.arange(len(bank)), bench.sizes.stack
+    """Peak memory of a group trained together, without the features."""
+    bank, members = bench.bank(bench.device), bench.sizes.stack
     setting = Setting(fusion=fusion, level=level, image_dim=128, text_dim=128, epochs=1)
     setting = replace(setting, batch_size=128, **bench.sizes.model)
-    tasks = [Task(every[every % 5 != k % 5], every[every % 5 == k % 5], k) for k in range(members)]
     cuda = bench.device.type == "cuda"
     before = torch.cuda.memory_allocated(bench.device) if cuda else 0
     if cuda:
         torch.cuda.reset_peak_memory_stats(bench.device)
-    fit_group(setting, bank, tasks, names=CLASSES)
+    fit_group(setting, bank, fold_tasks(len(bank), members), names=CLASSES)
     peak = torch.cuda.max_memory_allocated(bench.device) - before if cuda else 0
     what = f"stack of {members}, {fusion}, {level}: peak beside the features"
-    bench.figures.add(what, peak / 1e9, "GB")
-    bench.figures.add("  features on the device", before / 1e9, "GB")
+    bench.log.add(what, peak / 1e9, "GB")
+    bench.log.add("  features on the device", before / 1e9, "GB")
 
 
-def _ends(bench: Bench, what: str, work: Any) -> None:
-    """Keeps how work ends for which there is no memory."""
+def _check_ending(bench: Bench, what: str, work: Any) -> None:
+    """Logs how work ends that has no memory."""
     try:
         work()
-        found = "went on"
+        ending = "went on"
     except DeviceError as error:
-        bench.figures.check(what, True, _WANTED, f"DeviceError: {error.message}"[:200])
+        bench.log.check(what, True, _WANTED, f"DeviceError: {error.message}"[:200])
         return
     except Exception as error:
-        found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        ending = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
     finally:
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
-    bench.figures.check(what, False, _WANTED, found)
+    bench.log.check(what, False, _WANTED, ending)
 
 
 @contextlib.contextmanager
 def _little_memory(bench: Bench) -> Iterator[None]:
-    """On a GPU no memory may be allocated any more; on the CPU moving features fails."""
+    """Forbids further allocations on a GPU; on the CPU, makes moving features fail."""
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(bench.device).total_memory
         share = torch.cuda.memory_reserved(bench.device) / total
         torch.cuda.set_per_process_memory_fraction(share, bench.device)
-        taken = []
-        for size in _PIECES:  # what is reserved and free would hold features of tiny sizes
+        blocks = []
+        for size in _BLOCK_SIZES:  # fill what is reserved, which tiny features would fit into
             with contextlib.suppress(torch.OutOfMemoryError):
                 while True:
-                    taken.append(torch.empty(size, dtype=torch.uint8, device=bench.device))
+                    blocks.append(torch.empty(size, dtype=torch.uint8, device=bench.device))
         try:
             yield
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
         return
-    with mock.patch.object(ModalityFeatures, "to", _refuse):
+    with mock.patch.object(ModalityFeatures, "to", _raise_out_of_memory):
         yield
 
 
-def _refuse(*arguments: object, **named: object) -> None:
+def _raise_out_of_memory(*args: object, **kwargs: object) -> None:
     raise torch.OutOfMemoryError(_OUT_OF_MEMORY)
 
 
@@ -112,18 +111,18 @@ def _bank(bench: Bench) -> None:
 
 def _loading(bench: Bench) -> None:
     spec = bench.specs(bench.compute)["image"]
-    with mock.patch("torch.nn.Module.to", _refuse):
+    with mock.patch("torch.nn.Module.to", _raise_out_of_memory):
         spec.load(bench.device)
 
 
 def _probing(bench: Bench) -> None:
     spec = bench.specs(bench.compute)["image"]
-    with mock.patch("extract.encoders.image.ImageEncoder.encode", _refuse):
+    with mock.patch("extract.encoders.image.ImageEncoder.encode", _raise_out_of_memory):
         spec.load(bench.device)
 
 
 class _MemoryLimitedEncoder:
-    """An encoder that has memory for so many rows at once."""
+    """An encoder with memory for a limited number of rows at once."""
 
     def __init__(self, encoder: Any, rows: int) -> None:
         self._encoder, self._rows = encoder, rows
@@ -133,13 +132,13 @@ class _MemoryLimitedEncoder:
 
     def encode(self, batch: Sequence[Tensor]) -> Any:
         if len(batch) > self._rows:
-            _refuse()
+            _raise_out_of_memory()
         return self._encoder.encode(batch)
 
 
 def _encoding(bench: Bench) -> None:
-    """A quarter of a batch fits: batches must be halved twice, and the features stay the same."""
-    rows = bench.rows("image", evenly(bench.samples(), bench.sizes.batch_size))
+    """A quarter of a batch fits, so batches must be halved twice."""
+    rows = bench.rows("image", spread_samples(bench.samples(), bench.sizes.batch_size))
     encoder = bench.specs(bench.compute)["image"].load(bench.device)
     inputs = encoder.prepare([bench.readers()["image"](row)[0] for row in rows])
     limited: Any = _MemoryLimitedEncoder(encoder, max(1, len(rows) // 4))
@@ -148,20 +147,20 @@ def _encoding(bench: Bench) -> None:
     try:
         parts = HalvingEncoder(limited).run(inputs)
     except torch.OutOfMemoryError as error:
-        bench.figures.check(what, False, wanted, f"OutOfMemoryError: {error}")
+        bench.log.check(what, False, wanted, f"OutOfMemoryError: {error}")
         return
-    bench.figures.check(what, sum(len(part.lengths) for part in parts) == len(rows), wanted)
+    bench.log.check(what, sum(len(part.lengths) for part in parts) == len(rows), wanted)
 
 
 def _one_row(bench: Bench) -> None:
-    rows = bench.rows("image", evenly(bench.samples(), 2))
+    rows = bench.rows("image", spread_samples(bench.samples(), 2))
     encoder: Any = _MemoryLimitedEncoder(bench.specs(bench.compute)["image"].load(bench.device), 0)
     encode_rows(rows, bench.readers()["image"], encoder, bench.device, 2)
 
 
 def _training(bench: Bench) -> None:
     bank = bench.bank(bench.device, bench.sizes.small_samples)
-    every = np.arange(len(bank))
-    with mock.patch("fuse.models.model.MultimodalClassifier.classify", _refuse):
+    rows = np.arange(len(bank))
+    with mock.patch("fuse.models.model.MultimodalClassifier.classify", _raise_out_of_memory):
         setting = Setting(epochs=1, keep="last", schedule="constant")
-        fit_group(setting, bank, [Task(every, every[:8], 0)], names=CLASSES)
+        fit_group(setting, bank, [Task(rows, rows[:8], 0)], names=CLASSES)

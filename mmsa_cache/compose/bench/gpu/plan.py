@@ -1,4 +1,4 @@
-"""The steps of a run, in order, and how long each may take."""
+"""The steps of a run, in order, with their time limits."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .bench import Bench
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step, which runs in a process of its own."""
+    """A step."""
 
     run: Callable[[Bench], None]
     seconds: float
-    """After which its process is ended; what it measured by then is kept."""
+    """Limit, after which its process is killed; its measurements until then are kept."""
 
 
 PREPARATION = 60.0
-"""Seconds in which posts, encoders and features must be generated."""
+"""Limit of the preparations, in seconds."""
 
 STEPS: dict[str, Step] = {
     "stage one": Step(stage_one.run, 60),

@@ -1,4 +1,4 @@
-"""Generated posts in the sizes of real ones, and encoders at random weights to read them."""
+"""Generated posts of realistic sizes, and encoders with random weights."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .sizes import Sizes
 
 NOTE = "generated posts, random-weight encoders"
 _WORDS = (1, 5, 6, 9, 13, 17, 20, 22, 29)
-"""Words of a post at these quantiles of the 4,511 tweets of MVSA-Single."""
+"""Words of a post at `_QUANTILES`, of the 4,511 tweets of MVSA-Single."""
 _QUANTILES = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1)
 _SYLLABLES = [a + b for a in "bcdfghjklmnpqrstvwz" for b in ("a", "e", "i", "o", "u", "an", "er")]
-_WORDS_IN_ALL, _KNOWN_WORDS = 10_000, 4000
-"""Words of the posts, and how many of them the tokenizer has whole; others come in syllables."""
+_VOCABULARY_SIZE, _KNOWN_WORDS = 10_000, 4000
+"""Words of the posts, and those in the tokenizer's vocabulary; it splits others into syllables."""
 _SHARES = (0.6, 0.1, 0.3)
 _QUALITY = 71
 _BLOCK = 12
-"""Pixels of the coarse pattern; with `_NOISE` it makes a JPEG of 450×600 about 40 kB."""
+"""Pixels of the pattern; with `_NOISE`, a JPEG of 450×600 has about 40 kB."""
 _NOISE = 2.5
 
 
@@ -36,9 +36,9 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
     Args:
         folder: Folder to make.
         sizes: Sizes of the pictures.
-        posts: Posts in all.
-        test_posts: The last ones of them, which are unlabelled.
-        large_posts: The first ones of them, whose pictures are large.
+        posts: Number of posts.
+        test_posts: Number of unlabelled posts, at the end.
+        large_posts: Number of posts with large pictures, at the beginning.
     """
     rng = np.random.default_rng(47)
     make_folders(folder / "pairs")
@@ -47,20 +47,20 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
     grain = rng.normal(0, _NOISE, (max(sizes.picture), max(sizes.picture), 1)).astype(np.float32)
 
     def write(numbers: range) -> None:
-        own = np.random.default_rng([47, numbers[0]])
+        own_rng = np.random.default_rng([47, numbers[0]])
         large = numbers[0] < large_posts
-        picture = _picture(sizes.large_picture if large else sizes.picture, grain, own)
+        picture = _picture(sizes.large_picture if large else sizes.picture, grain, own_rng)
         for number in numbers:
-            text = " ".join(own.choice(words, lengths[number]))
+            text = " ".join(own_rng.choice(words, lengths[number]))
             write_new(folder / "pairs" / f"{number}.txt", text.encode(), UNSYNCED_DISK)
             write_new(
-                folder / "pairs" / f"{number}.jpg", _commented(picture, number), UNSYNCED_DISK
+                folder / "pairs" / f"{number}.jpg", _add_comment(picture, number), UNSYNCED_DISK
             )
 
     first = range(large_posts, min(posts, large_posts + sizes.distinct_pictures))
-    alike = [range(number, posts, sizes.distinct_pictures) for number in first]
+    same_picture = [range(number, posts, sizes.distinct_pictures) for number in first]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(write, [*(range(i, i + 1) for i in range(large_posts)), *alike]))
+        list(pool.map(write, [*(range(i, i + 1) for i in range(large_posts)), *same_picture]))
     labels = rng.choice(LABELS, posts, p=_SHARES)
     first_test = posts - test_posts
     train = [f"{i},{labels[i]}" for i in range(first_test)]
@@ -70,7 +70,7 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
 
 
 def _picture(size: tuple[int, int], grain: NDArray[np.float32], rng: np.random.Generator) -> bytes:
-    """A coloured pattern under grain, as JPEG bytes."""
+    """A coloured pattern with noise, as JPEG bytes."""
     width, height = size
     coarse = rng.integers(0, 256, (height // _BLOCK + 1, width // _BLOCK + 1, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
@@ -82,21 +82,21 @@ def _picture(size: tuple[int, int], grain: NDArray[np.float32], rng: np.random.G
     return data.getvalue()
 
 
-def _commented(picture: bytes, number: int) -> bytes:
-    """A JPEG with a comment of its own: other bytes, the same pixels."""
+def _add_comment(picture: bytes, number: int) -> bytes:
+    """A JPEG with another comment: other bytes, same pixels."""
     comment = f"{number:08}".encode()
     start, marker = picture[:2], b"\xff\xfe"
     return start + marker + (len(comment) + 2).to_bytes(2, "big") + comment + picture[2:]
 
 
 def _vocabulary() -> list[str]:
-    """Words that posts are made of; the tokenizer knows `_KNOWN_WORDS` of them."""
+    """The words of the posts; the tokenizer has the first `_KNOWN_WORDS`."""
     rng = np.random.default_rng(0)
-    return ["".join(rng.choice(_SYLLABLES, rng.integers(2, 5))) for _ in range(_WORDS_IN_ALL)]
+    return ["".join(rng.choice(_SYLLABLES, rng.integers(2, 5))) for _ in range(_VOCABULARY_SIZE)]
 
 
 def make_encoders(folder: Path, sizes: Sizes) -> None:
-    """Writes the folder of a BERT model without weights, with a tokenizer of its own."""
+    """Writes the folder of a BERT model without weights, with its own tokenizer."""
     from transformers import BertConfig, BertTokenizerFast
 
     make_folders(folder)
@@ -110,11 +110,11 @@ def make_encoders(folder: Path, sizes: Sizes) -> None:
 
 
 def write_config(folder: Path, sizes: Sizes, data: str) -> None:
-    """Writes the ``mmsa.toml`` that leads to the posts and the encoders.
+    """Writes the ``mmsa.toml`` of the posts and the encoders.
 
     Args:
-        folder: Where it goes.
-        sizes: Names the image encoder.
+        folder: Folder of the file.
+        sizes: Options of the image encoder.
         data: The data folder, relative to ``folder``.
     """
     make_folders(folder)

@@ -1,4 +1,4 @@
-"""Looking at a device while something runs on it: launches, synchronisations, how busy it is."""
+"""Probes of a device: launches, synchronisations, utilization, profiles."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _LAUNCHES = frozenset(
         "cudaGraphLaunch",
     }
 )
-"""Calls of the CUDA runtime and driver that put work on the card, as the profiler names them."""
+"""CUDA functions that launch work, as the profiler names them."""
 _WAITS = frozenset({"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize"})
 _SYNC_WARNING = "called a synchronizing CUDA operation"
-_SECONDS_BETWEEN_SAMPLES = 0.1
+_SAMPLE_SECONDS = 0.1
 _MOST_OPERATIONS = 10
 _PACKAGES = ("torch", "transformers", "timm", "optuna", "h5py", "numpy", "simplejpeg")
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What the figures are of: card, driver, processor, versions."""
-    found = {
+    """The machine: card, driver, processor, versions."""
+    facts = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "driver": _driver() if device.type == "cuda" else "–",
         "cuda": str(torch.version.cuda) if device.type == "cuda" else "–",
@@ -49,41 +49,41 @@ def machine(device: torch.device) -> dict[str, str]:
     }
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            facts[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            facts[name] = "not installed"
+    return facts
 
 
 def _driver() -> str:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return said.stdout.splitlines()[0].strip() if said.stdout else "unknown"
+    return result.stdout.splitlines()[0].strip() if result.stdout else "unknown"
 
 
-class Busy:
-    """Samples how busy a device is while it is entered.
+class UtilizationMeter:
+    """Samples the utilization of a device while the context is entered.
 
-    On a GPU NVML's share of the last sample period in which a kernel ran; on the CPU the share of
-    the cores' time that this process took.
+    On a GPU, NVML's share of time in which a kernel ran. On the CPU, this process's share of all
+    cores' time.
 
     Args:
         device: The device.
 
     Attributes:
-        samples: Shares from 0 to 1, ten a second.
+        samples: Utilization from 0 to 1, ten times a second.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.samples: list[float] = []
         self._device, self._error = device, ""
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> Busy:
+    def __enter__(self) -> UtilizationMeter:
         self._thread.start()
         return self
 
@@ -96,25 +96,25 @@ class Busy:
         self._ended.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         before, ended = time.process_time(), False
-        while not ended:  # the last sample is taken at the end, however soon that comes
-            ended = self._ended.wait(_SECONDS_BETWEEN_SAMPLES)
+        while not ended:  # short work gets one sample, at its end
+            ended = self._ended.wait(_SAMPLE_SECONDS)
             if self._device.type == "cuda":
                 try:
                     self.samples.append(torch.cuda.utilization(self._device) / 100)
-                except Exception as error:  # NVML's bindings are no dependency
+                except Exception as error:  # NVML's bindings are optional
                     self._error = f"{type(error).__name__}: {error}"
                     return
             else:
                 now = time.process_time()
-                share = (now - before) / _SECONDS_BETWEEN_SAMPLES / (os.cpu_count() or 1)
+                share = (now - before) / _SAMPLE_SECONDS / (os.cpu_count() or 1)
                 self.samples.append(min(1.0, share))
                 before = now
 
     @property
-    def share(self) -> float:
-        """Mean of the samples.
+    def mean(self) -> float:
+        """Mean utilization.
 
         Raises:
             RuntimeError: There are none.
@@ -124,47 +124,44 @@ class Busy:
         return sum(self.samples) / len(self.samples)
 
     def over_time(self, points: int = 20) -> list[float]:
-        """The samples averaged to so many points at the most."""
+        """The samples, averaged to at most so many points."""
         size = max(1, -(-len(self.samples) // points))
-        parts = [self.samples[i : i + size] for i in range(0, len(self.samples), size)]
-        return [round(sum(part) / len(part), 3) for part in parts]
+        groups = [self.samples[i : i + size] for i in range(0, len(self.samples), size)]
+        return [round(sum(group) / len(group), 3) for group in groups]
 
 
-def profiled(work: Callable[[], object], device: torch.device) -> Any:
-    """Runs a call under torch's profiler, which is returned."""
+def run_profiled(work: Callable[[], object], device: torch.device) -> Any:
+    """Runs a call under torch's profiler; returns the profile."""
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     synchronize(device)
-    with profile(activities=activities) as found:
+    with profile(activities=activities) as profiler:
         work()
         synchronize(device)
-    return found
+    return profiler
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
-    """What a piece of work asked of the device."""
+class DeviceCalls:
+    """Calls to the device."""
 
     launches: int
-    """Kernels and graphs; on the CPU the operations that were dispatched."""
+    """Kernels and graphs; on the CPU, operations."""
     waits: int
-    """Calls of the CUDA runtime that return when the card is done; 0 on the CPU."""
+    """CUDA calls that wait for the device; 0 on the CPU."""
 
 
-def count_calls(work: Callable[[], object], device: torch.device) -> Calls:
-    """Counts under torch's profiler: for short work, since every event is kept."""
-    names = [event.name for event in profiled(work, device).events()]
+def count_calls(work: Callable[[], object], device: torch.device) -> DeviceCalls:
+    """Counts with torch's profiler, which keeps every event: only for short work."""
+    names = [event.name for event in run_profiled(work, device).events()]
     if device.type == "cuda":
-        return Calls(sum(n in _LAUNCHES for n in names), sum(n in _WAITS for n in names))
-    return Calls(sum(name.startswith("aten::") for name in names), 0)
+        return DeviceCalls(sum(n in _LAUNCHES for n in names), sum(n in _WAITS for n in names))
+    return DeviceCalls(sum(name.startswith("aten::") for name in names), 0)
 
 
 def synchronisations(work: Callable[[], object], device: torch.device) -> int:
-    """Operations of a call that wait for the card, as torch's synchronisation debug mode counts.
-
-    Always 0 on the CPU.
-    """
+    """Counts synchronising operations with torch's debug mode; 0 on the CPU."""
     cuda = device.type == "cuda"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -178,17 +175,17 @@ def synchronisations(work: Callable[[], object], device: torch.device) -> int:
     return sum(_SYNC_WARNING in str(warning.message) for warning in caught)
 
 
-def most_expensive(found: Any, device: torch.device) -> dict[str, list[str]]:
-    """The operations that took most of a profile, by where their own time was spent.
+def most_expensive(profile: Any, device: torch.device) -> dict[str, list[str]]:
+    """The operations with the most time of their own.
 
     Args:
-        found: Of `profiled`.
-        device: On the CPU there is no time of a device.
+        profile: A profile of `run_profiled`.
+        device: The device that was profiled.
 
     Returns:
-        ``host`` and, of a GPU, ``device``: "NAME: MILLISECONDS ms, CALLS calls" each.
+        "NAME: MILLISECONDS ms, CALLS calls" for the ``host`` and, for a GPU, the ``device``.
     """
-    averages = found.key_averages()
+    averages = profile.key_averages()
     keys = {"host": "self_cpu_time_total"}
     if device.type == "cuda":
         keys["device"] = "self_device_time_total"

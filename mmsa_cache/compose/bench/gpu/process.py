@@ -1,4 +1,4 @@
-"""What runs in a step's own process."""
+"""The processes of preparations and steps."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ from .sizes import Sizes
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a step's process is told."""
+class StepEnvironment:
+    """Arguments of a step's process."""
 
     sizes: Sizes
     device: str
     folder: Path
-    """Where generated posts, encoders and features lie."""
+    """Folder of generated posts, encoders and features."""
     features: Path | None = None
-    """Folder with packed real features, see `stores.pack`."""
+    """Folder of packed real features, see `stores.pack`."""
 
 
 def main(
-    work: Callable[[Surroundings, MeasurementLog], None],
-    surroundings: Surroundings,
-    figures: Path,
+    work: Callable[[StepEnvironment, MeasurementLog], None],
+    environment: StepEnvironment,
     log: Path,
+    output: Path,
 ) -> None:
-    """The process's main function; it ends with 1 after an error, which is printed.
+    """The main function of a process. After an error, which is printed, the exit code is 1.
 
     Args:
-        work: What it is for: `prepare`, or a step by `measure`.
-        surroundings: See there.
-        figures: Where its figures go.
-        log: Where everything goes that it prints.
+        work: A preparation, or a step by `measure`.
+        environment: Its arguments.
+        log: File of its measurements.
+        output: File of everything that it prints.
     """
-    os.setsid()  # what it starts can be ended with it
-    target = DISK.append(log)
+    os.setsid()  # its child processes can be killed with it
+    target = DISK.append(output)
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # Else what is compiled is looked for, and unpickled, where any user may have put it.
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(surroundings.folder / "compiled")
+    # The default folder is shared by all users, and its files are unpickled.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(environment.folder / "compiled")
     try:
-        work(surroundings, MeasurementLog(figures))
+        work(environment, MeasurementLog(log))
     except BaseException:
         traceback.print_exc()
         raise SystemExit(1) from None
 
 
-def prepare(surroundings: Surroundings, figures: MeasurementLog) -> None:
-    """All of `PREPARATIONS`, one after the other."""
+def prepare(environment: StepEnvironment, log: MeasurementLog) -> None:
+    """Runs all `PREPARATIONS` one after the other."""
     for work in PREPARATIONS.values():
-        work(surroundings, figures)
+        work(environment, log)
 
 
-def _prepare_posts(surroundings: Surroundings, figures: MeasurementLog) -> None:
-    """Generates all posts and the encoders; keeps what machine it is."""
-    sizes, folder = surroundings.sizes, surroundings.folder
-    for what, value in machine(torch.device(surroundings.device)).items():
-        figures.add(what, value)
+def _prepare_posts(environment: StepEnvironment, log: MeasurementLog) -> None:
+    """Generates all posts and the encoders, and logs the machine."""
+    sizes, folder = environment.sizes, environment.folder
+    for what, value in machine(torch.device(environment.device)).items():
+        log.add(what, value)
     posts.make_encoders(folder / "bert", sizes)
     posts.write_config(folder / "all", sizes, "posts")
     posts.make_posts(
@@ -77,50 +77,50 @@ def _prepare_posts(surroundings: Surroundings, figures: MeasurementLog) -> None:
     )
 
 
-def _prepare_few_posts(surroundings: Surroundings, figures: MeasurementLog) -> None:
+def _prepare_few_posts(environment: StepEnvironment, log: MeasurementLog) -> None:
     """Generates the few posts."""
-    sizes, folder = surroundings.sizes, surroundings.folder / "few"
+    sizes, folder = environment.sizes, environment.folder / "few"
     posts.write_config(folder, sizes, "posts")
     count = sizes.few_posts + sizes.test_posts
     posts.make_posts(folder / "posts", sizes, count, sizes.test_posts, 0)
 
 
-def _prepare_texts(surroundings: Surroundings, figures: MeasurementLog) -> None:
-    """Generates features of texts, and unpacks real ones where they were given."""
-    generated = surroundings.folder / "generated"
-    stores.generate_features(generated, surroundings.sizes, "text")
-    stores.generate_table(generated, surroundings.sizes)
-    if surroundings.features is not None:
-        stores.unpack(surroundings.features, surroundings.folder / "real")
+def _prepare_texts(environment: StepEnvironment, log: MeasurementLog) -> None:
+    """Generates text features, and unpacks the real ones, if given."""
+    generated = environment.folder / "generated"
+    stores.generate_features(generated, environment.sizes, "text")
+    stores.generate_table(generated, environment.sizes)
+    if environment.features is not None:
+        stores.unpack(environment.features, environment.folder / "real")
 
 
-def _prepare_pictures(surroundings: Surroundings, figures: MeasurementLog) -> None:
-    """Generates features of pictures."""
-    stores.generate_features(surroundings.folder / "generated", surroundings.sizes, "image")
+def _prepare_pictures(environment: StepEnvironment, log: MeasurementLog) -> None:
+    """Generates picture features."""
+    stores.generate_features(environment.folder / "generated", environment.sizes, "image")
 
 
-PREPARATIONS: dict[str, Callable[[Surroundings, MeasurementLog], None]] = {
+PREPARATIONS: dict[str, Callable[[StepEnvironment, MeasurementLog], None]] = {
     "posts": _prepare_posts,
     "few posts": _prepare_few_posts,
     "features of texts": _prepare_texts,
     "features of pictures": _prepare_pictures,
 }
-"""What must be there before the first step; each can be made beside the others."""
+"""What the steps need, by name; preparations run in parallel."""
 
 
 def measure(
-    run: Callable[[Bench], None], surroundings: Surroundings, figures: MeasurementLog
+    run: Callable[[Bench], None], environment: StepEnvironment, log: MeasurementLog
 ) -> None:
-    """Runs a step on what `prepare` made."""
-    folder = surroundings.folder
+    """Runs a step on the prepared folder."""
+    folder = environment.folder
     real = folder / "real"
     run(
         Bench(
-            surroundings.sizes,
-            torch.device(surroundings.device),
+            environment.sizes,
+            torch.device(environment.device),
             folder,
             stores.BenchStore.open(folder / "generated"),
             stores.BenchStore.open(real) if real.is_dir() else None,
-            figures,
+            log,
         )
     )

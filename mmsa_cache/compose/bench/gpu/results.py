@@ -1,4 +1,4 @@
-"""What a run leaves: steps with their figures, in a JSON file and as one table."""
+"""Results of a run: steps with their measurements, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from mmsa_cache.files.disk import append_line
 from mmsa_cache.files.untrusted import read_regular
 
 _WIDTH = 100
-_SHORT = 24
-"""Characters of a value that stand in its column."""
+_VALUE_WIDTH = 24
+"""Characters; longer values go under their line."""
 _MOST_BYTES = 64 << 20
-"""Of the figures of a step."""
+"""Limit of the file of a step's measurements."""
 
 Value = float | int | str | list[float] | list[str] | None
 
 
 class Measurement(BaseModel):
-    """One thing that was measured or tried."""
+    """A measured value, or an attempt that failed."""
 
     what: str
     measured: Value = None
     unit: str = ""
     wanted: str = ""
-    """The target in words, as ``≥ 0.9``; empty where there is none."""
+    """The target, as ``≥ 0.9``; empty if there is none."""
     holds: bool | None = None
-    """Whether the target is met; None where there is none."""
+    """Whether the target is met; None without a target."""
     error: str = ""
-    """Why there is no measurement, or what is wrong with it."""
+    """Why there is no value."""
 
 
 class StepResult(BaseModel):
@@ -44,33 +44,33 @@ class StepResult(BaseModel):
 
     name: str
     status: Literal["done", "failed", "timed out"]
-    """``done`` also where single figures have an error."""
+    """``done`` even if single measurements failed."""
     seconds: float
     limit: float
     figures: list[Measurement] = Field(default_factory=list)
     error: str = ""
-    """End of what the step's process printed, where it was not ``done``."""
+    """End of the process's output, unless it is ``done``."""
 
 
 class BenchRecord(BaseModel):
     """A whole run."""
 
     rehearsal: bool
-    """Tiny sizes on the CPU: says that the steps run, nothing about speed."""
+    """Whether it ran with tiny sizes on the CPU, which says nothing about speed."""
     machine: dict[str, str]
     steps: list[StepResult] = Field(default_factory=list)
 
     @property
     def unfinished(self) -> list[str]:
-        """Names of the steps that did not end by themselves."""
+        """Names of the steps that failed or timed out."""
         return [step.name for step in self.steps if step.status != "done"]
 
 
 class MeasurementLog:
-    """Appends a step's figures to a file, each as soon as it is there.
+    """Appends a step's measurements to a file at once, so that they survive a kill.
 
     Args:
-        path: JSON lines; whoever ends the step reads them, also after a kill.
+        path: File of JSON lines.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,31 +85,34 @@ class MeasurementLog:
         at_least: float | None = None,
         at_most: float | None = None,
     ) -> None:
-        """Keeps a figure.
+        """Adds a measurement.
 
         Args:
-            what: Name of what was measured.
+            what: Its name.
             measured: Its value.
-            unit: Of the value.
+            unit: Unit of the value.
             at_least: Smallest value that meets the target.
             at_most: Largest value that meets the target.
         """
-        figure = Measurement(what=what, measured=measured, unit=unit)
+        measurement = Measurement(what=what, measured=measured, unit=unit)
         if isinstance(measured, int | float):
             if at_least is not None:
-                figure.wanted, figure.holds = f"≥ {at_least:g}", bool(measured >= at_least)
+                measurement.wanted, measurement.holds = (
+                    f"≥ {at_least:g}",
+                    bool(measured >= at_least),
+                )
             if at_most is not None:
-                figure.wanted, figure.holds = f"≤ {at_most:g}", bool(measured <= at_most)
-        self._append(figure)
+                measurement.wanted, measurement.holds = f"≤ {at_most:g}", bool(measured <= at_most)
+        self._append(measurement)
 
     def check(self, what: str, holds: bool, wanted: str, measured: Value = None) -> None:
-        """Keeps whether something holds."""
-        shown = ("yes" if holds else "no") if measured is None else measured
-        self._append(Measurement(what=what, measured=shown, wanted=wanted, holds=holds))
+        """Adds whether a condition holds."""
+        value = ("yes" if holds else "no") if measured is None else measured
+        self._append(Measurement(what=what, measured=value, wanted=wanted, holds=holds))
 
     @contextlib.contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Turns what the block raises into a figure with an error; the step goes on."""
+        """Adds an exception of the block as a failed measurement; the step continues."""
         try:
             yield
         except Exception as error:
@@ -118,34 +121,34 @@ class MeasurementLog:
             text = f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:300]}"
             self._append(Measurement(what=what, error=text, holds=False))
 
-    def _append(self, figure: Measurement) -> None:
-        append_line(self._path, figure.model_dump_json())
+    def _append(self, measurement: Measurement) -> None:
+        append_line(self._path, measurement.model_dump_json())
 
     @staticmethod
     def read(path: Path) -> list[Measurement]:
-        """What was kept; a line that a kill cut off is left out."""
+        """Reads the measurements; a line that a kill cut off is skipped."""
         if not path.is_file():
             return []
-        found = []
+        measurements = []
         for line in read_regular(path, _MOST_BYTES).splitlines():
             with contextlib.suppress(json.JSONDecodeError, ValueError):
-                found.append(Measurement.model_validate_json(line))
-        return found
+                measurements.append(Measurement.model_validate_json(line))
+        return measurements
 
 
 def format_record(record: BenchRecord) -> str:
-    """The table of a run: what, wanted, measured; long values under their line."""
+    """The table of a run."""
     rows: list[list[str]] = []
     for step in record.steps:
         rows.append(
             [f"{step.name}: {step.status}", "", f"{step.seconds:.0f} of {step.limit:.0f} s"]
         )
-        for figure in step.figures:
-            missed = figure.holds is False and not figure.error
-            what = f"  {figure.what}{' (MISSED)' if missed else ''}"
-            short, long = _shown(figure)
-            rows.append([what, figure.wanted, short])
-            rows += [[f"    {line}", "", ""] for text in long for line in wrap(text, _WIDTH)]
+        for measurement in step.figures:
+            missed = measurement.holds is False and not measurement.error
+            what = f"  {measurement.what}{' (MISSED)' if missed else ''}"
+            value, long_lines = _format_value(measurement)
+            rows.append([what, measurement.wanted, value])
+            rows += [[f"    {line}", "", ""] for text in long_lines for line in wrap(text, _WIDTH)]
         rows += [[f"    {line[:_WIDTH]}", "", ""] for line in step.error.splitlines()[-3:]]
     machine = [f"{key}: {value}" for key, value in record.machine.items()]
     title = ["Rehearsal on the CPU with tiny sizes: no figure says anything about speed."]
@@ -153,14 +156,14 @@ def format_record(record: BenchRecord) -> str:
     return "\n".join([*head, format_table(["what", "wanted", "measured"], rows)])
 
 
-def _shown(figure: Measurement) -> tuple[str, list[str]]:
-    """A figure's value where it is short, and lines for what is long."""
-    value = figure.measured
-    if figure.error:
-        return "error", [figure.error]
+def _format_value(measurement: Measurement) -> tuple[str, list[str]]:
+    """The value for its column, and lines of text for a long value."""
+    value = measurement.measured
+    if measurement.error:
+        return "error", [measurement.error]
     if isinstance(value, list):
         numbers = [f"{v:.2g}" for v in value if isinstance(v, float)]
         return "", [", ".join(numbers)] if numbers else [str(v) for v in value]
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    text = f"{text} {figure.unit}".strip()
-    return (text, []) if len(text) <= _SHORT else ("", [text])
+    text = f"{text} {measurement.unit}".strip()
+    return (text, []) if len(text) <= _VALUE_WIDTH else ("", [text])

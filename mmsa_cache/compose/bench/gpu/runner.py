@@ -1,4 +1,4 @@
-"""Runs the steps, each in a process of its own with a time limit, and keeps what they found."""
+"""Runs the steps, each in a process with a time limit, and collects their measurements."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from mmsa_cache.native.processes import hide_main
 
 from . import plan
 from .plan import PREPARATION, STEPS, Step
-from .process import PREPARATIONS, Surroundings, main, measure
+from .process import PREPARATIONS, StepEnvironment, main, measure
 from .results import BenchRecord, MeasurementLog, StepResult
 from .sizes import FULL, REHEARSAL
 
-_REHEARSAL = 2
-"""How many times the limits a rehearsal has: it may share few cores."""
+_REHEARSAL_LIMIT = 2
+"""Factor of a rehearsal's time limits, as it may share few cores."""
 _LAST_LINES = 15
-"""Lines that are kept of what a failed step printed."""
-_MOST_PRINTED = 1 << 30
+"""Lines kept of a failed step's output."""
+_MOST_OUTPUT = 1 << 30
 """Bytes."""
 
 
@@ -43,46 +43,43 @@ def run(
     steps: Mapping[str, Step] = STEPS,
     on_step: Callable[[StepResult], None] = lambda result: None,
 ) -> BenchRecord:
-    """Runs every step.
+    """Runs the steps.
 
     Args:
-        out: JSON file of the `BenchRecord`, written again after every step.
-        rehearsal: Tiny sizes on the CPU.
-        features: Folder with packed real features, on which the search then runs.
-        steps: What is run, in order.
-        on_step: Told of each step as it ends.
+        out: JSON file of the `BenchRecord`, written after every step.
+        rehearsal: Whether to use tiny sizes on the CPU.
+        features: Folder with packed real features for the search.
+        steps: The steps, in order.
+        on_step: Called with the result of each step.
 
     Raises:
-        DeviceError: What the steps need cannot be made.
+        DeviceError: A preparation failed.
     """
     out = resolve_declared(out)
     context = multiprocessing.get_context("forkserver")
-    # Imported once: every step is forked from a process that has never touched the GPU.
+    # Steps are forked from a process that has imported the libraries but not used the GPU.
     context.set_forkserver_preload([f"{__package__}.libraries", plan.__name__])
     with temporary_folder() as folder:
-        surroundings = (
-            Surroundings(REHEARSAL, "cpu", folder, features)
-            if rehearsal
-            else Surroundings(FULL, "cuda:0", folder, features)
-        )
-        begun = [
-            _Running.start(context, surroundings, name, work, PREPARATION)
+        sizes, device = (REHEARSAL, "cpu") if rehearsal else (FULL, "cuda:0")
+        environment = StepEnvironment(sizes, device, folder, features)
+        preparations = [
+            _StepProcess.start(context, environment, name, work, PREPARATION)
             for name, work in PREPARATIONS.items()
         ]
-        ready = [step.end() for step in begun]
-        for result in ready:
+        results = [process.wait() for process in preparations]
+        for result in results:
             if result.status != "done":
                 raise DeviceError(
                     f"What is measured could not be generated ({result.name}: {result.status}).",
-                    "The lines above are the end of what was printed.",
+                    "The lines above are the end of its output.",
                     result.error.splitlines(),
                 )
-        machine = {figure.what: str(figure.measured) for of in ready for figure in of.figures}
+        machine = {m.what: str(m.measured) for result in results for m in result.figures}
         record = BenchRecord(rehearsal=rehearsal, machine=machine)
         for name, step in steps.items():
             work = partial(measure, step.run)
-            limit = step.seconds * (_REHEARSAL if rehearsal else 1)
-            result = _Running.start(context, surroundings, name, work, limit).end()
+            limit = step.seconds * (_REHEARSAL_LIMIT if rehearsal else 1)
+            result = _StepProcess.start(context, environment, name, work, limit).wait()
             record.steps.append(result)
             write_atomically(out, record.model_dump_json(indent=1).encode() + b"\n")
             on_step(result)
@@ -90,13 +87,15 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
-    """A process that runs a step; it is ended with all that it started after its limit."""
+class _StepProcess:
+    """A process that runs a step; after its limit it is killed with its child processes."""
 
     name: str
     process: ForkServerProcess
-    figures: Path
     log: Path
+    """File of the measurements."""
+    output: Path
+    """File of everything printed."""
     started: float
     limit: float
     """Seconds."""
@@ -105,22 +104,22 @@ class _Running:
     def start(
         cls,
         context: ForkServerContext,
-        surroundings: Surroundings,
+        environment: StepEnvironment,
         name: str,
-        work: Callable[[Surroundings, MeasurementLog], None],
+        work: Callable[[StepEnvironment, MeasurementLog], None],
         limit: float,
-    ) -> _Running:
-        figures = surroundings.folder / f"{name}.jsonl"
-        log = surroundings.folder / f"{name}.log"
+    ) -> _StepProcess:
+        log = environment.folder / f"{name}.jsonl"
+        output = environment.folder / f"{name}.log"
         started = time.monotonic()
-        process = context.Process(target=main, args=(work, surroundings, figures, log))
+        process = context.Process(target=main, args=(work, environment, log, output))
         with hide_main():
             process.start()
-        return cls(name, process, figures, log, started, limit)
+        return cls(name, process, log, output, started, limit)
 
-    def end(self) -> StepResult:
-        """Waits until it has ended."""
-        process, log = self.process, self.log
+    def wait(self) -> StepResult:
+        """Waits for the end of the step, or its limit."""
+        process, output = self.process, self.output
         try:
             process.join(max(0.0, self.started + self.limit - time.monotonic()))
             status: Literal["done", "failed", "timed out"] = "timed out"
@@ -132,12 +131,14 @@ class _Running:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
                 process.join()
-        printed = read_regular(log, _MOST_PRINTED).decode(errors="replace") if log.is_file() else ""
+        lines = []
+        if output.is_file():
+            lines = read_regular(output, _MOST_OUTPUT).decode(errors="replace").splitlines()
         return StepResult(
             name=self.name,
             status=status,
             seconds=round(time.monotonic() - self.started, 1),
             limit=self.limit,
-            figures=MeasurementLog.read(self.figures),
-            error="" if status == "done" else "\n".join(printed.splitlines()[-_LAST_LINES:]),
+            figures=MeasurementLog.read(self.log),
+            error="" if status == "done" else "\n".join(lines[-_LAST_LINES:]),
         )

@@ -1,8 +1,9 @@
-"""Step 4: how long a search takes, and how busy it keeps the device."""
+"""Step 4: the time of a search, and its utilization of the device."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 
@@ -16,29 +17,54 @@ from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.store.identity import Origin
 
 from .bench import CLASSES, Bench
-from .probes import Busy
+from .probes import UtilizationMeter
 from .stores import BenchStore
 
 TRIALS = 200
-WANTED = {"pooled": 60.0, "default": 180.0}
-"""Seconds that 200 trials of a study should take."""
+TARGET_SECONDS = {"pooled": 60.0, "default": 180.0}
+"""Of `TRIALS` trials of a study."""
 
 
 class _OutOfTimeError(Exception):
-    """The search has used up its share of the step."""
+    """The search has reached its time limit."""
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    """Notes the times of a search's progress, and stops it after a time limit.
+
+    Attributes:
+        first: Time of the first message; 0 before it.
+        last: Time at which the last trial finished.
+        finished: Finished trials.
+    """
+
+    limit: float
+    """Seconds from the first message."""
+    first: float = 0.0
+    last: float = 0.0
+    finished: int = 0
+
+    def __call__(self, progress: SearchProgress) -> None:
+        now = time.monotonic()
+        self.first = self.first or now
+        if progress.finished > self.finished:
+            self.finished, self.last = progress.finished, now
+        if now - self.first > self.limit and self.finished:
+            raise _OutOfTimeError
 
 
 def run(bench: Bench) -> None:
-    """Runs both studies; ``pooled`` on the real features where they were given."""
+    """Measures both studies; ``pooled`` on the real features, if given."""
     real = bench.real
     for name, store in (("pooled", real or bench.generated), ("default", bench.generated)):
         kind = "real pooled features" if store is real else "generated features"
-        with bench.figures.attempt(f"search, study {name}"):
-            _search(bench, name, store, kind)
+        with bench.log.attempt(f"search, study {name}"):
+            _measure_search(bench, name, store, kind)
 
 
-def _search(bench: Bench, name: str, store: BenchStore, kind: str) -> None:
-    figures, sizes = bench.figures, bench.sizes
+def _measure_search(bench: Bench, name: str, store: BenchStore, kind: str) -> None:
+    log, sizes = bench.log, bench.sizes
     bank = store.bank(1)
     pools = {"text": bank.text.pools, "image": bank.image.pools}
     study = read_study(find_study(name)).resolved(
@@ -48,22 +74,13 @@ def _search(bench: Bench, name: str, store: BenchStore, kind: str) -> None:
     study = study.model_copy(update={"protocol": protocol})
     origin = Origin(text=name, image=name, classes=tuple(CLASSES))
     data = TrainingData(store.source(), store.labels, store.groups, origin)
-    first = last = 0.0
-    finished = 0
-
-    def on_change(now: SearchProgress) -> None:
-        nonlocal first, last, finished
-        moment = time.monotonic()
-        first = first or moment
-        if now.finished > finished:
-            finished, last = now.finished, moment
-        if moment - first > sizes.search_seconds and finished:
-            raise _OutOfTimeError
-
     cuda = bench.device.type == "cuda"
     device = torch.device("cuda", 0) if cuda else bench.device
-    started = time.monotonic()
-    with local_workers(device, None if cuda else 1) as workers, Busy(bench.device) as busy:
+    stopwatch, started = _Stopwatch(sizes.search_seconds), time.monotonic()
+    with (
+        local_workers(device, None if cuda else 1) as workers,
+        UtilizationMeter(bench.device) as utilization,
+    ):
         try:
             result = search(
                 study,
@@ -71,18 +88,19 @@ def _search(bench: Bench, name: str, store: BenchStore, kind: str) -> None:
                 sizes.trials,
                 storage=bench.folder / f"{name}.db",
                 workers=workers,
-                on_change=on_change,
+                on_change=stopwatch,
             )
-            figures.add(f"{name}: outside training", result.overhead_share)
-            figures.add(f"{name}: trials that failed", result.trials["fail"], at_most=0)
+            log.add(f"{name}: outside training", result.overhead_share)
+            log.add(f"{name}: trials that failed", result.trials["fail"], at_most=0)
         except _OutOfTimeError:
-            figures.add(f"{name}: broken off after", time.monotonic() - first, "s")
-    each = (last - first) / finished
-    figures.add(f"{name}: trials finished, {sizes.folds} folds, {kind}", finished)
-    figures.add(f"{name}: before the first message of a worker", first - started, "s")
-    figures.add(f"{name}: seconds a trial, {len(workers.devices)} worker(s)", each, "s")
+            log.add(f"{name}: broken off after", time.monotonic() - stopwatch.first, "s")
+    finished, start_up = stopwatch.finished, stopwatch.first - started
+    trial_seconds = (stopwatch.last - stopwatch.first) / finished
+    log.add(f"{name}: trials finished, {sizes.folds} folds, {kind}", finished)
+    log.add(f"{name}: before the first message of a worker", start_up, "s")
+    log.add(f"{name}: seconds a trial, {len(workers.devices)} worker(s)", trial_seconds, "s")
     what = f"{name}: {TRIALS} trials{'' if finished == TRIALS else ', extrapolated'}"
-    figures.add(what, first - started + TRIALS * each, "s", at_most=WANTED[name])
-    with figures.attempt(f"{name}: device busy"):
-        figures.add(f"{name}: device busy", busy.share)
-        figures.add("  over time", busy.over_time())
+    log.add(what, start_up + TRIALS * trial_seconds, "s", at_most=TARGET_SECONDS[name])
+    with log.attempt(f"{name}: device busy"):
+        log.add(f"{name}: device busy", utilization.mean)
+        log.add("  over time", utilization.over_time())

@@ -1,4 +1,4 @@
-"""How much is generated and measured: on a GPU, and in a rehearsal on the CPU."""
+"""Sizes of what is generated and measured, on a GPU and in a rehearsal on the CPU."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Amounts of one run; those of `FULL` are the real encoders' and the real data set's."""
+    """Sizes of a run. The defaults are those of real encoders and data."""
 
     posts: int = 4096
     test_posts: int = 511
-    """How many of the posts are the split ``test``."""
+    """Posts of the split ``test``."""
     large_posts: int = 32
-    """How many of the posts have a picture of ``large_picture`` size."""
+    """Posts with a picture of ``large_picture`` size."""
     distinct_pictures: int = 256
-    """Pictures that are drawn; posts after those have them once more under another comment."""
+    """Pictures generated; further posts repeat them with another comment."""
     picture: tuple[int, int] = (450, 600)
     """(width, height) in pixels."""
     large_picture: tuple[int, int] = (4000, 3000)
     bert: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `transformers.BertConfig`; its defaults are BERT-base."""
+    """Arguments of `transformers.BertConfig`; the defaults are BERT-base."""
     image_model: str = "swinv2_base_window8_256.ms_in1k"
     image_size: int = 256
     image_kwargs: dict[str, Any] = field(default_factory=dict)
     feature_samples: int = 4000
-    """Labelled samples with generated features; the report's policy adds their variants."""
+    """Samples with generated features; the report's policy adds variants."""
     text_dim: int = 768
     image_dim: int = 1024
     patches: int = 64
     compared_rows: int = 16
-    """Posts whose features are compared between the devices."""
+    """Posts whose features are compared between devices."""
     few_posts: int = 200
-    """Training posts of the command line's run from pictures to predictions."""
+    """Training posts of the run by the commands."""
     small_samples: int = 512
-    """Samples on which every fusion and every loss is trained."""
+    """Training samples for the comparison of fusions and losses."""
     textbook_posts: int = 256
     batch_size: int = 32
     """Rows of a small forward pass."""
     large_batch: int = 256
     """Rows of a forward pass, the default of ``[extract] batch_size`` on a GPU."""
     largest_batch: int = 1024
-    """Where the look for the largest batch ends."""
+    """Upper limit of the search for the largest batch."""
     rounds: int = 3
     trials: int = 200
     folds: int = 5
     search_seconds: float = 45.0
-    """After which a search is broken off; its rate is that of the trials finished by then."""
+    """Limit of a search; the rate is that of the trials finished by then."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Sizes of the models whose steps and epochs are measured; default: those of `Setting`."""
+    """Fields of the `Setting` for measured steps and epochs."""
     members: int = 5
-    """Members of a group whose steps and epochs are measured."""
+    """Group size for measured steps and epochs."""
     stack: int = 15
-    """Members of the group whose memory is measured."""
+    """Group size for measured memory."""
     compiler: str = "inductor"
     """Backend of `torch.compile`."""
 

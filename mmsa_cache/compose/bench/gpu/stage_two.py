@@ -1,7 +1,8 @@
-"""Step 3: how fast training is, and how often it makes the device or the host wait."""
+"""Step 3: the speed of training, and its launches and synchronisations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from unittest import mock
@@ -17,15 +18,15 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.native.timing import time_call
 
-from .bench import CLASSES, Bench
+from .bench import CLASSES, Bench, fold_tasks
 from .probes import count_calls, synchronisations
 
 EPOCH = 10.0
-"""How many times as fast as a textbook loop a pooled epoch should be."""
+"""Target speed of a pooled epoch, relative to a textbook loop."""
 FOLDS = 1.6
-"""How much longer than one fold five should take."""
+"""Target time of five folds, relative to one."""
 OPENING = 0.7
-"""Share of a plain copy's rate at which a store should come to the device."""
+"""Target rate of opening a store, relative to a plain copy."""
 _COUNTED_STEPS = 8
 _TOKENS = Setting(level="tokens", batch_size=128, keep="last", schedule="constant")
 _TOKEN_SETTINGS = {
@@ -37,45 +38,45 @@ _TOKEN_SETTINGS = {
 
 def run(bench: Bench) -> None:
     """Measures on the generated features."""
-    figures, device, rounds = bench.figures, bench.device, bench.sizes.rounds
+    log, device, rounds = bench.log, bench.device, bench.sizes.rounds
     bank = bench.bank(device)
-    with figures.attempt("pooled epoch"):
-        found = bench_epochs(bank, CLASSES, rounds)
-        figures.add("pooled epoch (concat, batch 32)", found["epoch_seconds"], "s")
-        figures.add("pooled epoch, textbook loop", found["textbook_epoch_seconds"], "s")
-        figures.add("pooled epoch against the textbook", found["ratio_textbook"], at_least=EPOCH)
-    with figures.attempt("five folds"):
+    with log.attempt("pooled epoch"):
+        epochs = bench_epochs(bank, CLASSES, rounds)
+        log.add("pooled epoch (concat, batch 32)", epochs["epoch_seconds"], "s")
+        log.add("pooled epoch, textbook loop", epochs["textbook_epoch_seconds"], "s")
+        log.add("pooled epoch against the textbook", epochs["ratio_textbook"], at_least=EPOCH)
+    with log.attempt("five folds"):
         folds = bench_folds(bank, CLASSES, rounds)
-        figures.add("one fold, two epochs", folds["one_fold_seconds"], "s")
-        figures.add("five folds, two epochs", folds["five_folds_seconds"], "s")
-        figures.add("five folds against one", folds["ratio_five_folds"], at_most=FOLDS)
+        log.add("one fold, two epochs", folds["one_fold_seconds"], "s")
+        log.add("five folds, two epochs", folds["five_folds_seconds"], "s")
+        log.add("five folds against one", folds["ratio_five_folds"], at_most=FOLDS)
     for members, size in ((1, 1), (1, 8), (bench.sizes.members, 1)):
-        with figures.attempt(f"a step of {members}, {size} a graph"):
+        with log.attempt(f"a step of {members}, {size} a graph"):
             _step_times(bench, bank, members, size)
     pooled = Setting(keep="last", schedule="constant", variants=False, **bench.sizes.model)
     for members in (1, bench.sizes.members):
-        with figures.attempt(f"a step of {members}"):
-            _step(bench, bank, pooled, members)
+        with log.attempt(f"a step of {members}"):
+            _count_step_calls(bench, bank, pooled, members)
     for name, setting in _TOKEN_SETTINGS.items():
-        with figures.attempt(f"token-level epoch of {name}"):
+        with log.attempt(f"token-level epoch of {name}"):
             _token_epoch(bench, bank, name, replace(setting, **bench.sizes.model))
-    with figures.attempt("store to bank"):
+    with log.attempt("store to bank"):
         _opening(bench)
 
 
 def _step_times(bench: Bench, bank: FeatureBank, members: int, size: int) -> None:
-    """Seconds of a pooled step, so many of them a graph."""
+    """Times a pooled step, with ``size`` steps per graph."""
     with mock.patch("fuse.training.graphs.STEPS_A_GRAPH", size):
-        found = bench_steps(bank, CLASSES, members)
+        steps = bench_steps(bank, CLASSES, members)
     what = f"pooled step of {members} member(s), {size} a graph"
-    bench.figures.add(what, found["step_seconds"] * 1e6, "us")
-    bench.figures.add("  kernel by kernel", found["plain_step_seconds"] * 1e6, "us")
+    bench.log.add(what, steps["step_seconds"] * 1e6, "us")
+    bench.log.add("  kernel by kernel", steps["plain_step_seconds"] * 1e6, "us")
     if bench.device.type == "cuda":
-        bench.figures.check("  as a graph", found["captured"], "captured")
+        bench.log.check("  as a graph", steps["captured"], "captured")
 
 
 def _opening(bench: Bench) -> None:
-    """A store to the device, against reading its bytes and copying them there."""
+    """Compares opening a store on the device with copying its bytes there."""
     files = [path for folder in bench.generated.folders for path in sorted(folder.glob("*.h5"))]
     size = sum(path.stat().st_size for path in files) / 1e9
     bench.bank(bench.device)  # hashes every shard, once
@@ -88,44 +89,44 @@ def _opening(bench: Bench) -> None:
 
     plain = time_call(copy, bench.device)
     opened = time_call(lambda: bench.bank(bench.device), bench.device)
-    bench.figures.add("store to bank on the device", size / opened, "GB/s")
-    bench.figures.add("  read and copied plainly", size / plain, "GB/s")
-    bench.figures.add("store to bank against the plain copy", plain / opened, at_least=OPENING)
+    bench.log.add("store to bank on the device", size / opened, "GB/s")
+    bench.log.add("  read and copied plainly", size / plain, "GB/s")
+    bench.log.add("store to bank against the plain copy", plain / opened, at_least=OPENING)
 
 
-def _step(bench: Bench, bank: FeatureBank, setting: Setting, members: int) -> None:
-    """Launches and waits of a step: two epochs of a few steps less one, divided by the steps."""
-    rows = np.arange(min(_COUNTED_STEPS * setting.batch_size, len(bank)))
-    tasks = [Task(rows, rows[: setting.batch_size], seed) for seed in range(members)]
-    steps = -(-len(rows) // setting.batch_size)
+def _one_and_two_epochs(
+    setting: Setting, bank: FeatureBank, tasks: Sequence[Task]
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Trainings of one epoch and of two; their difference is an epoch without its preparation."""
     one, two = (
         partial(fit_group, replace(setting, epochs=epochs), bank, tasks, names=CLASSES)
         for epochs in (1, 2)
     )
+    return one, two
+
+
+def _count_step_calls(bench: Bench, bank: FeatureBank, setting: Setting, members: int) -> None:
+    """Counts the calls of a step: the difference of two epochs and one, divided by the steps."""
+    rows = np.arange(min(_COUNTED_STEPS * setting.batch_size, len(bank)))
+    tasks = [Task(rows, rows[: setting.batch_size], seed) for seed in range(members)]
+    steps = -(-len(rows) // setting.batch_size)
+    one, two = _one_and_two_epochs(setting, bank, tasks)
     one()
     short, long = count_calls(one, bench.device), count_calls(two, bench.device)
     synchronised = synchronisations(two, bench.device) - synchronisations(one, bench.device)
-    for what, more in (
+    for what, count in (
         ("launches", long.launches - short.launches),
         ("waits of the CUDA runtime", long.waits - short.waits),
         ("synchronising operations", synchronised),
     ):
-        figure = f"{what} a step, {members} member(s), with the epoch's scores over {steps} steps"
-        bench.figures.add(figure, more / steps)
+        title = f"{what} a step, {members} member(s), with the epoch's scores over {steps} steps"
+        bench.log.add(title, count / steps)
 
 
 def _token_epoch(bench: Bench, bank: FeatureBank, name: str, setting: Setting) -> None:
-    """Seconds an epoch of one member and of several at the token level."""
-    every = np.arange(len(bank))
+    """Times an epoch at the token level, of one member and of several."""
     for members in (1, bench.sizes.members):
-        tasks = [
-            Task(every[every % 5 != fold], every[every % 5 == fold], fold)
-            for fold in range(members)
-        ]
-        one, two = (
-            partial(fit_group, replace(setting, epochs=epochs), bank, tasks, names=CLASSES)
-            for epochs in (1, 2)
-        )
+        one, two = _one_and_two_epochs(setting, bank, fold_tasks(len(bank), members))
         one()
         seconds = time_call(two, bench.device) - time_call(one, bench.device)
-        bench.figures.add(f"token-level epoch of {name}, {members} member(s)", seconds, "s")
+        bench.log.add(f"token-level epoch of {name}, {members} member(s)", seconds, "s")

@@ -1,4 +1,4 @@
-"""Stores of features that training is measured on: generated ones, and the real pooled ones."""
+"""Stores of features to measure training on: generated ones, and packed real ones."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from mmsa_cache.store.schema import Shard
 from .sizes import Sizes
 
 PACKED = "pooled.npz"
-"""File of a packed folder: ``text`` and ``image`` (rows, dim) float16, ``sample`` and ``variant``
-(rows,), ``label`` and ``group`` (samples,)."""
+"""Packed features: ``text`` and ``image`` (rows, dim) float16, ``sample`` and ``variant`` (rows,),
+``label`` and ``group`` (samples,)."""
 _TOKENS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0), (3, 14, 16, 22, 30, 39, 49, 54, 128)
-"""Quantiles of MiniLM's tokens of the 4,511 tweets of MVSA-Single."""
-_SHARES = (0.597, 0.105, 0.298)
+"""Quantiles, and MiniLM's tokens of the 4,511 tweets of MVSA-Single at these."""
+_CLASS_SHARES = (0.597, 0.105, 0.298)
 _SIGNAL = 0.3
-"""Length of a class's direction beside noise of unit variance."""
+"""Length of a class's direction, relative to the noise."""
 _SHARD_ROWS = 256
 _TABLE = "table.npz"
-_POOL = 1 << 22
-"""Numbers of noise that rows are cut from: drawing all of them would take longer than training."""
+_NOISE_SIZE = 1 << 22
+"""Random numbers that all rows are cut from, since drawing all would take longer than training."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchStore:
-    """Features of one data set on disk, and what a search needs of it besides."""
+    """Features of a data set on disk, with the labels and groups that a search needs."""
 
     folder: Path
     labels: NDArray[np.int64]
@@ -56,7 +56,7 @@ class BenchStore:
     groups: NDArray[np.int64]
     """Duplicate groups, (samples,)."""
     rows: SampleRows
-    """Of each modality."""
+    """Rows of each modality."""
 
     @classmethod
     def make(
@@ -67,10 +67,10 @@ class BenchStore:
         samples: NDArray[np.int64],
         variants: NDArray[np.int64],
     ) -> BenchStore:
-        """Keeps what rows are of beside their features.
+        """Writes the table of a store beside its features.
 
         Args:
-            folder: Where they are.
+            folder: Folder of the features.
             labels: (samples,)
             groups: (samples,)
             samples: Sample of each row, (rows,).
@@ -82,14 +82,14 @@ class BenchStore:
 
     @classmethod
     def open(cls, folder: Path) -> BenchStore:
-        """The store that `make` kept in a folder."""
+        """Opens a store that `make` wrote."""
         with open_regular(folder / _TABLE) as data, np.load(data, allow_pickle=False) as file:
             rows = numbered_rows(file["samples"], file["variants"])
             return cls(folder, file["labels"], file["groups"], rows)
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Features of the texts and of the pictures."""
+        """Folders of the text and the picture features."""
         return tuple(generated_encoder(name).folder(self.folder) for name in MODALITIES)
 
     @property
@@ -97,13 +97,13 @@ class BenchStore:
         return [str(number) for number in range(len(self.labels))]
 
     def bank(self, samples: int | None = None) -> FeatureBank:
-        """Opens the features of the first samples (default: of all), on the CPU."""
+        """Opens the features of the first samples on the CPU; default: all samples."""
         rows = SampleRows(self.rows.keys, self.rows.table[:samples])
         text, image = (ModalityFeatures.open(folder, rows) for folder in self.folders)
         return FeatureBank(text, image, self.guids[:samples], self.labels[:samples].tolist())
 
     def source(self) -> BankSource:
-        """What worker processes open."""
+        """The features for worker processes to open."""
         return BankSource(
             {(n, DEFAULT_ENCODER): f for n, f in zip(MODALITIES, self.folders, strict=True)},
             DEFAULT_PAIR,
@@ -114,11 +114,11 @@ class BenchStore:
 
 
 def generate(folder: Path, sizes: Sizes) -> BenchStore:
-    """Writes features with the shapes of BERT-base's and SwinV2-base's, and a class signal in them.
+    """Writes random features in the shapes of BERT-base and SwinV2-base, with a class signal.
 
     Args:
         folder: Folder to make.
-        sizes: Samples, features and positions.
+        sizes: Numbers of samples, features and positions.
     """
     for name in MODALITIES:
         generate_features(folder, sizes, name)
@@ -127,7 +127,7 @@ def generate(folder: Path, sizes: Sizes) -> BenchStore:
 
 @dataclass(frozen=True, slots=True)
 class _GeneratedRows:
-    """What a generated store has rows of."""
+    """Samples and rows of a generated store."""
 
     labels: NDArray[np.int64]
     """(samples,)"""
@@ -136,41 +136,41 @@ class _GeneratedRows:
     variants: NDArray[np.int64]
     """Variant of each row, (rows,)."""
     tokens: NDArray[np.int64]
-    """Of each sample's text, (samples,)."""
+    """Tokens of each sample's text, (samples,)."""
 
     @classmethod
-    def of(cls, sizes: Sizes) -> _GeneratedRows:
-        """The same at every call."""
+    def draw(cls, sizes: Sizes) -> _GeneratedRows:
+        """Draws them; the same at every call."""
         rng = np.random.default_rng(47)
-        labels = rng.choice(len(LABELS), sizes.feature_samples, p=_SHARES).astype(np.int64)
+        labels = rng.choice(len(LABELS), sizes.feature_samples, p=_CLASS_SHARES).astype(np.int64)
         counts = np.zeros(len(labels), np.int64)
         for label, count in report_copies(labels).items():
             counts[labels == label] = count
-        every = np.arange(len(labels))
-        samples = np.concatenate([every, np.repeat(every, counts)])
-        variants = np.concatenate([0 * every, *(np.arange(count) + 1 for count in counts)])
+        originals = np.arange(len(labels))
+        samples = np.concatenate([originals, np.repeat(originals, counts)])
+        variants = np.concatenate([0 * originals, *(np.arange(count) + 1 for count in counts)])
         tokens = np.interp(rng.random(len(labels)), *_TOKENS).round().astype(int)
         return cls(labels, samples, variants, tokens)
 
 
 def generate_features(folder: Path, sizes: Sizes, modality: str) -> None:
     """Writes the features of one modality; see `generate`."""
-    drawn = _GeneratedRows.of(sizes)
+    rows = _GeneratedRows.draw(sizes)
     rng = np.random.default_rng([47, MODALITIES.index(modality)])
     if modality == "text":
-        dim, positions, pools = sizes.text_dim, drawn.tokens, ("cls", "mean")
+        dim, positions, pools = sizes.text_dim, rows.tokens, ("cls", "mean")
     else:
         dim, pools = sizes.image_dim, ("mean", "first")
-        positions = np.full(len(drawn.labels), sizes.patches)
-    shards = _shards(drawn.samples, drawn.labels, positions, dim, pools, rng)
+        positions = np.full(len(rows.labels), sizes.patches)
+    shards = _shards(rows.samples, rows.labels, positions, dim, pools, rng)
     write_generated(folder, modality, shards)
 
 
 def generate_table(folder: Path, sizes: Sizes) -> BenchStore:
-    """Keeps what `generate_features` wrote rows of."""
-    drawn = _GeneratedRows.of(sizes)
-    every = np.arange(len(drawn.labels))
-    return BenchStore.make(folder, drawn.labels, every, drawn.samples, drawn.variants)
+    """Writes the table for `generate_features`."""
+    rows = _GeneratedRows.draw(sizes)
+    groups = np.arange(len(rows.labels))
+    return BenchStore.make(folder, rows.labels, groups, rows.samples, rows.variants)
 
 
 def _shards(
@@ -182,20 +182,20 @@ def _shards(
     rng: np.random.Generator,
 ) -> Iterator[Shard]:
     directions = rng.normal(0, _SIGNAL, (len(LABELS), dim)).astype(np.float32)
-    pool = rng.standard_normal(_POOL, np.float32)
+    noise = rng.standard_normal(_NOISE_SIZE, np.float32)
     keys = numbered_keys(len(samples))
     for first in range(0, len(samples), _SHARD_ROWS):
-        part = samples[first : first + _SHARD_ROWS]
+        shard_samples = samples[first : first + _SHARD_ROWS]
         tokens, pooled = [], []
-        for sample in part:
+        for sample in shard_samples:
             count = positions[sample] * dim
-            start = int(rng.integers(0, _POOL - count))
-            own = pool[start : start + count].reshape(-1, dim) + directions[labels[sample]]
-            tokens.append(own.astype(np.float16))
-            pooled.append(np.stack([own.mean(0) * 4, own[0]]).astype(np.float16))
+            start = int(rng.integers(0, _NOISE_SIZE - count))
+            row = noise[start : start + count].reshape(-1, dim) + directions[labels[sample]]
+            tokens.append(row.astype(np.float16))
+            pooled.append(np.stack([row.mean(0) * 4, row[0]]).astype(np.float16))
         yield Shard(
             keys[first : first + _SHARD_ROWS],
-            [""] * len(part),
+            [""] * len(shard_samples),
             np.cumsum([0, *map(len, tokens)], dtype=np.int64),
             np.concatenate(tokens),
             np.stack(pooled),
@@ -204,12 +204,12 @@ def _shards(
 
 
 def pack(bank: FeatureBank, groups: NDArray[np.int64], folder: Path) -> Path:
-    """Writes the mean-pooled features of a bank as one small file, to be carried to a GPU.
+    """Writes the mean-pooled features of a bank to one small file, for another machine.
 
     Args:
         bank: Features of labelled samples.
         groups: Duplicate groups, (samples,).
-        folder: Where `PACKED` goes.
+        folder: Folder of the file `PACKED`.
     """
     items = bank.items(np.arange(len(bank)), variants=True)
     text, image = bank.text.vectors(items[:, 1], "mean"), bank.image.vectors(items[:, 2], "mean")
@@ -235,14 +235,14 @@ def pack(bank: FeatureBank, groups: NDArray[np.int64], folder: Path) -> Path:
 
 
 def unpack(packed: Path, folder: Path) -> BenchStore:
-    """Makes a store of what `pack` wrote: pooled vectors, no positions.
+    """Makes a store from the file of `pack`: pooled vectors without positions.
 
     Args:
-        packed: The folder that holds `PACKED`.
+        packed: Folder of the file `PACKED`.
         folder: Folder to make.
 
     Raises:
-        DataError: The file is missing or is not what `pack` writes.
+        DataError: The file is missing or malformed.
     """
     path = packed / PACKED
     try:

@@ -1,4 +1,4 @@
-"""``mmsa bench gpu``."""
+"""``mmsa bench gpu``: the command."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .results import BenchRecord, StepResult
 
 
 def bench_gpu(out: Path, *, rehearse: bool, features: Path | None, steps: str) -> BenchRecord:
-    """Runs steps, in the order of `STEPS`.
+    """Runs steps in the order of `STEPS`.
 
     Args:
-        out: Where the JSON goes.
-        rehearse: Tiny sizes on the CPU.
-        features: Folder that `pack` wrote, or None.
-        steps: Names with commas between them; empty: all.
+        out: JSON file of the results.
+        rehearse: Whether to use tiny sizes on the CPU.
+        features: Folder written by `pack`, or None.
+        steps: Names separated by commas; empty: all.
 
     Raises:
-        SettingsError: There is no such step.
+        SettingsError: A step does not exist.
         DeviceError: There is no GPU.
     """
-    asked = [name.strip() for name in steps.split(",")] if steps else list(STEPS)
-    if unknown := [name for name in asked if name not in STEPS]:
+    names = [name.strip() for name in steps.split(",")] if steps else list(STEPS)
+    if unknown := [name for name in names if name not in STEPS]:
         raise SettingsError(
             f"There is no step {unknown[0]!r}.", f"The steps are: {', '.join(STEPS)}."
         )
@@ -38,14 +38,14 @@ def bench_gpu(out: Path, *, rehearse: bool, features: Path | None, steps: str) -
             "There is no CUDA device.", "Run it where one is, or try the steps with --rehearse."
         )
 
-    def told(step: StepResult) -> None:
-        missed = sum(figure.holds is False for figure in step.figures)
+    def report(step: StepResult) -> None:
+        missed = sum(measurement.holds is False for measurement in step.figures)
         say(f"{step.name}: {step.status}, {step.seconds:.0f} s, {missed} figure(s) missed.")
 
-    chosen = {name: step for name, step in STEPS.items() if name in asked}
-    return runner.run(out, rehearsal=rehearse, features=features, steps=chosen, on_step=told)
+    selected = {name: step for name, step in STEPS.items() if name in names}
+    return runner.run(out, rehearsal=rehearse, features=features, steps=selected, on_step=report)
 
 
 def pack(session: Session, folder: Path) -> Path:
-    """Writes the mean-pooled features of the training split, to be carried to a GPU."""
+    """Writes the mean-pooled features of the training split, for another machine."""
     return stores.pack(session.bank("train"), session.groups(), folder)
