@@ -1,9 +1,9 @@
-"""How far the texts of a step are padded where all steps have one of a few shapes.
+"""Padding of texts in a stack, whose steps have one of a few shapes.
 
-Padded to the longest text of a bank, most positions of short posts are padding. So the rows of a
-batch are sorted by the length of their texts and come in parts, each padded to a length of its own.
-The lengths of all parts are a step's *shape*; few shapes are used, each of which holds the steps
-that fit it.
+If all texts were padded to the longest of a bank, most positions of short posts would be padding.
+So the rows of a batch are sorted by the length of their texts and split into parts, each padded to
+a length of its own. The lengths of the parts are the step's *shape*. A step gets the smallest of a
+few shapes that it fits into.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 PART_ROWS = 64
-"""Of all members that a part has at least; for fewer, launches should cost more than padding."""
+"""Fewest rows of a part, of all members together: below, launches cost more than padding."""
 _PARTS = (4, 2, 1, 1), (2, 1, 1), (1, 1)
 _MULTIPLE = 8
 """Lengths are multiples of this, or the longest."""
 _SHARES = (0.5, 0.75, 0.9, 1.0)
-"""Of the steps of an epoch whose parts are not longer than those of a shape."""
+"""Shares of an epoch's steps that fit into each shape."""
 
 Shape = tuple[int, ...]
 
 
 def part_sizes(rows: int, members: int) -> list[int]:
-    """Rows of the parts of a batch: the longer its texts, the smaller a part."""
+    """Number of rows of each part of a batch: parts of longer texts have fewer rows."""
     for shares in _PARTS:
         whole = sum(shares)
         if rows % whole == 0 and rows // whole * members >= PART_ROWS:
@@ -37,25 +37,22 @@ class Buckets:
 
     Args:
         lengths: Positions of each text row of a bank, (rows,) on the CPU.
-        epoch: Items of the steps of an epoch, (steps, members, batch, 3): shapes suit them.
+        epoch: Items of the steps of an epoch, (steps, members, batch, 3), that shapes are chosen
+            for.
     """
 
     def __init__(self, lengths: Tensor, epoch: Tensor) -> None:
         self._lengths = lengths
         self.sizes = part_sizes(epoch.shape[2], epoch.shape[1])
-        """Rows of each part."""
+        """Number of rows of each part."""
         self._longest = int(lengths.max())
-        _, needed = self._needed(epoch)
-        shapes = {self._longest_shape}
+        _, needed = self._sort_rows(epoch)
+        shapes = {(self._longest,) * len(self.sizes)}
         for share in _SHARES:
-            lengths_of = np.quantile(needed.numpy(), share, axis=0, method="higher")
-            shapes.add(tuple(map(self._rounded, lengths_of.tolist())))
+            quantiles = np.quantile(needed.numpy(), share, axis=0, method="higher")
+            shapes.add(tuple(map(self._round, quantiles.tolist())))
         self.shapes: list[Shape] = sorted(shapes, key=sum)
-        """From the shortest to that which holds every step."""
-
-    @property
-    def _longest_shape(self) -> Shape:
-        return (self._longest,) * len(self.sizes)
+        """From the shortest to that which every step fits into."""
 
     def sort(self, rows: Tensor) -> tuple[Tensor, list[Shape]]:
         """Sorts the rows of batches by the lengths of their texts.
@@ -64,24 +61,24 @@ class Buckets:
             rows: Items, (steps, members, batch, 3) on the CPU.
 
         Returns:
-            Such items, and the shape of each step.
+            The sorted items, and the shape of each step.
         """
-        order, needed = self._needed(rows)
+        order, needed = self._sort_rows(rows)
         rows = rows.gather(2, order.unsqueeze(-1).expand_as(rows))
-        return rows, [self._shape(of) for of in needed.tolist()]
+        return rows, [self._find_shape(lengths) for lengths in needed.tolist()]
 
-    def _needed(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The order of the rows of each batch, and each step's longest texts, (steps, parts)."""
-        own, order = self._lengths[rows[..., 1].clamp_min(0)].sort(dim=-1, stable=True)
-        longest = [part.amax((1, 2)) for part in own.split(self.sizes, -1)]
+    def _sort_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The order of each batch's rows, and the longest text of each part, (steps, parts)."""
+        lengths, order = self._lengths[rows[..., 1].clamp_min(0)].sort(dim=-1, stable=True)
+        longest = [part.amax((1, 2)) for part in lengths.split(self.sizes, -1)]
         return order, torch.stack(longest, 1)
 
-    def _rounded(self, length: int) -> int:
+    def _round(self, length: int) -> int:
         return min(-(-length // _MULTIPLE) * _MULTIPLE, self._longest)
 
-    def _shape(self, needed: list[int]) -> Shape:
+    def _find_shape(self, needed: list[int]) -> Shape:
         return next(
             shape
             for shape in self.shapes
-            if all(own >= of for own, of in zip(shape, needed, strict=True))
+            if all(length >= least for length, least in zip(shape, needed, strict=True))
         )

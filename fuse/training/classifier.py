@@ -1,8 +1,8 @@
-"""Builds the model of a setting, feeds it from a bank, predicts with it."""
+"""Models of settings: how they are built, fed from a bank and used for prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,22 +23,23 @@ from mmsa_cache.native import float32
 
 from .programs import model_inputs
 
-_SCORED_ROWS = 128
+_PREDICTED_ROWS = 128
 """Rows of a forward pass without gradients."""
-_SCORED_ROWS_KERNEL = 2048
-"""The same of a kernel model, which standardises its landmarks in every pass."""
-_SCORED_ROWS_CUDA = {"pooled": 4096, "tokens": 512}
-"""The same on a GPU by level: a pass's launches take longer than its work."""
+_PREDICTED_ROWS_KERNEL = 2048
+"""The same for a kernel model, which standardises its landmarks in each pass."""
+_PREDICTED_ROWS_CUDA = {"pooled": 4096, "tokens": 512}
+"""The same on a GPU by level: launching a small pass takes longer than its work."""
 
 
 def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = None) -> Classifier:
     """Builds the model of a setting for features of these lengths.
 
     Args:
-        setting: What is to be built.
+        setting: What to build.
         dims: Features of the inputs.
         classes: Number of classes.
-        rows: Training rows, of which a kernel model has no more landmarks; default: enough.
+        rows: Number of training rows, which limits the landmarks of a kernel model; default: no
+            limit.
 
     Raises:
         SettingsError: The setting makes no model.
@@ -46,7 +47,11 @@ def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = No
     try:
         if setting.fusion == KERNEL:
             return KernelClassifier(
-                _of_modality(dims.vectors, setting.modality),
+                {
+                    n: d
+                    for n, d in dims.vectors.items()
+                    if setting.modality in ("both", modality_of(n))
+                },
                 classes,
                 setting.landmarks if rows is None else min(setting.landmarks, rows),
                 setting.dropout,
@@ -84,19 +89,15 @@ def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = No
         raise SettingsError(f"This setting makes no model: {error}") from error
 
 
-def _of_modality(vectors: Mapping[str, int], modality: str) -> dict[str, int]:
-    return {n: d for n, d in vectors.items() if modality in ("both", modality_of(n))}
-
-
 def build(setting: Setting, bank: FeatureBank, names: Sequence[str]) -> Classifier:
     """The untrained model of a setting for the features of a bank; see `make_model`.
 
-    Its `compute_logits` takes text ``(batch, text_tokens, dim)``, text mask, image
-    ``(batch, patches, dim)``, image mask (True = real) and pooled vectors by name, and returns
+    Its `forward` takes text ``(batch, text_tokens, dim)``, text mask, image
+    ``(batch, patches, dim)``, image mask (True = real) and pooled vectors by name. It returns
     logits ``(batch, classes)`` and named intermediates.
 
     Args:
-        setting: What is to be built.
+        setting: What to build.
         bank: The features.
         names: Class names.
 
@@ -119,43 +120,46 @@ def predict(
         model: A trained model.
         bank: Features, on the model's device.
         samples: Sample indices.
-        setting: What the model was made of.
-        batch_size: Rows of a forward pass; default: what suits the device.
+        setting: The setting of the model.
+        batch_size: Rows of a forward pass; default: depends on the device.
     """
     model.eval()
     if batch_size is None:
-        cuda = bank.labels.device.type == "cuda"
-        own = _SCORED_ROWS_KERNEL if setting.fusion == KERNEL else _SCORED_ROWS
-        batch_size = _SCORED_ROWS_CUDA[setting.level] if cuda else own
+        batch_size = _PREDICTED_ROWS_KERNEL if setting.fusion == KERNEL else _PREDICTED_ROWS
+        if bank.labels.device.type == "cuda":
+            batch_size = _PREDICTED_ROWS_CUDA[setting.level]
     bank = bank.using(*setting.encoders)
     items = bank.items(samples, variants=False)
     order = torch.arange(len(items))
-    if setting.level == "tokens":  # short texts need no padding to the longest
+    if setting.level == "tokens":  # so that short texts are not padded to the longest
         order = bank.text_order(items)
     parts = []
     with torch.inference_mode(), matmul_precision(setting):
-        for chosen in order.split(batch_size):
-            logits = compute_logits(model, gather_batch(bank, items[chosen], setting))
+        for rows in order.split(batch_size):
+            logits = compute_logits(model, gather_batch(bank, items[rows], setting))
             parts.append(logits.double().softmax(1))
-    found = torch.cat(parts).cpu()
-    return torch.empty_like(found).index_copy_(0, order, found).numpy()
+    probabilities = torch.cat(parts).cpu()
+    return torch.empty_like(probabilities).index_copy_(0, order, probabilities).numpy()
 
 
 @contextmanager
 def matmul_precision(setting: Setting) -> Iterator[None]:
-    """The precision that factors of matrix products are read in; see `Setting.precision`."""
-    fast = setting.precision == "fast" and setting.fusion != KERNEL
-    # Batched products, attention's, took twice the time in bf16; `linear` is quick without.
+    """Sets the precision of the factors of matrix products; see `Setting.precision`."""
+    fast = _is_fast(setting)
+    # Batched products, as in attention, took twice the time in bf16; `linear` is fast without.
     cpu = "bf16" if fast and setting.level == "pooled" else "ieee"
     with float32.matmul_precision(cpu, gpu="tf32" if fast else "ieee"):
         yield
 
 
 def autocast_dtype(setting: Setting, device: torch.device) -> torch.dtype | None:
-    """What training computes in before the classifier, where not in float32."""
-    fast = setting.precision == "fast" and setting.fusion != KERNEL
-    on = fast and setting.level == "tokens" and device.type == "cuda"
-    return torch.bfloat16 if on and torch.cuda.is_bf16_supported(False) else None
+    """Type of autocast in training, before the classifier; None: float32 without autocast."""
+    half = _is_fast(setting) and setting.level == "tokens" and device.type == "cuda"
+    return torch.bfloat16 if half and torch.cuda.is_bf16_supported(False) else None
+
+
+def _is_fast(setting: Setting) -> bool:
+    return setting.precision == "fast" and setting.fusion != KERNEL
 
 
 def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
@@ -172,14 +176,14 @@ def gather_batch(
     whole_length: bool = False,
     text_length: int | None = None,
 ) -> Batch:
-    """The batch that a setting's model takes; see `FeatureBank.batch`."""
+    """The batch of items for the model of a setting; see `FeatureBank.batch`."""
     return bank.batch(
         items, whole_length=whole_length, text_length=text_length, **bank_options(setting)
     )
 
 
 def bank_options(setting: Setting) -> dict[str, Any]:
-    """What a setting's model reads of a bank."""
+    """Arguments of `FeatureBank.batch` that follow from a setting."""
     return {
         "level": setting.level,
         "text_pool": setting.text_pool,

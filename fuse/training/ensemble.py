@@ -1,4 +1,4 @@
-"""A final model: members of one setting or of several, averaged and calibrated."""
+"""Final models: members of one setting or of several, averaged and calibrated."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mmsa_cache.features.batch import Dims
 
 from .classifier import make_model, predict
 
-_MAX_PARTS = 1000
-"""Layers of a stored model."""
+_MAX_LAYERS = 1000
+"""Most layers of a stored model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Blend:
     setting: Setting
     members: list[Classifier]
     weight: float = 1.0
-    """Of their mean in a whole model."""
+    """Weight of their mean in a whole model."""
 
     def predict(self, bank: FeatureBank, samples: NDArray[np.int64]) -> Probabilities:
         """Mean class probabilities of original samples, (samples, classes)."""
-        found = [predict(member, bank, samples, self.setting) for member in self.members]
-        mean: Probabilities = np.mean(found, axis=0)
+        members = [predict(member, bank, samples, self.setting) for member in self.members]
+        mean: Probabilities = np.mean(members, axis=0)
         return mean
 
 
@@ -62,11 +62,11 @@ class Ensemble:
         return [member for blend in self.blends for member in blend.members]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything trained, by ``SETTING.MEMBER.NAME``, on the CPU."""
+        """All trained tensors by ``SETTING.MEMBER.NAME``, on the CPU."""
         return {
-            f"{number}.{place}.{name}": value.contiguous().cpu()
+            f"{number}.{index}.{name}": value.contiguous().cpu()
             for number, blend in enumerate(self.blends)
-            for place, member in enumerate(blend.members)
+            for index, member in enumerate(blend.members)
             for name, value in member.state_dict().items()
         }
 
@@ -82,33 +82,31 @@ class Ensemble:
         """Rebuilds the members from the result of `tensors`.
 
         Args:
-            settings: One a blend.
-            tensors: Of `tensors`.
-            calibration: Of the whole.
-            dims: Features of the inputs, a setting each.
-            weights: Of the blends.
+            settings: Setting of each blend.
+            tensors: The result of `tensors`.
+            calibration: Calibration of the whole model.
+            dims: Features of the inputs of each setting.
+            weights: Weight of each blend.
 
         Raises:
-            ModelError: The tensors are not those of these settings.
+            ModelError: The tensors do not fit the settings.
         """
         states: dict[tuple[int, int], dict[str, Tensor]] = {}
         for name, value in tensors.items():
             first, second, key = name.split(".", 2)
             states.setdefault((int(first), int(second)), {})[key] = value
         blends = [Blend(s, [], weight) for s, weight in zip(settings, weights, strict=True)]
-        for (number, place), state in sorted(states.items()):
+        for (number, index), state in sorted(states.items()):
             setting = settings[number]
-            # Made without memory first: what the tensors do not bear out is never allocated.
-            parts = setting.layers + len(setting.head_dims())
+            size = dims[number], len(calibration.offsets), _landmarks(state)
+            # Built without memory first, so that nothing is allocated that the tensors do not fill.
             with torch.device("meta"):
-                member = (
-                    _member(setting, dims[number], calibration, state)
-                    if (parts <= _MAX_PARTS)
-                    else None
-                )
-            if member is None or _shapes(member.state_dict()) != _shapes(state):
-                raise ModelError(f"Member {place} of setting {number} is not of this setting.")
-            member = _member(setting, dims[number], calibration, state)
+                fits = setting.layers + len(setting.head_dims()) <= _MAX_LAYERS and _shapes(
+                    _folded_model(setting, *size).state_dict()
+                ) == _shapes(state)
+            if not fits:
+                raise ModelError(f"Member {index} of setting {number} is not of this setting.")
+            member = _folded_model(setting, *size)
             member.load_state_dict(state)
             blends[number].members.append(member.eval())
         if not all(blend.members for blend in blends):
@@ -116,34 +114,34 @@ class Ensemble:
         return cls(blends, calibration)
 
 
-def weighted_mean(found: Sequence[tuple[float, Probabilities]]) -> Probabilities:
+def weighted_mean(terms: Sequence[tuple[float, Probabilities]]) -> Probabilities:
     """Σ w·p of pairs whose weights sum to 1, (rows, classes)."""
-    return sum((weight * p for weight, p in found), start=np.zeros_like(found[0][1]))
+    return sum((weight * p for weight, p in terms), start=np.zeros_like(terms[0][1]))
 
 
 def stored_bytes(setting: Setting, dims: Dims, classes: int, rows: int) -> int:
-    """Bytes of one trained member in a model file, nearly.
+    """Approximate bytes of one trained member in a model file.
 
     Args:
-        setting: Of the member.
+        setting: Setting of the member.
         dims: Features of the inputs.
         classes: Number of classes.
-        rows: Rows that it learns from.
+        rows: Number of its training rows.
     """
     with torch.device("meta"):
-        member = make_model(setting, dims, classes, rows)
-        member.fold()
-    return sum(value.numel() * value.itemsize for value in member.state_dict().values())
+        state = _folded_model(setting, dims, classes, rows).state_dict()
+    return sum(value.numel() * value.itemsize for value in state.values())
 
 
-def _member(
-    setting: Setting, dims: Dims, calibration: Calibration, state: Mapping[str, Tensor]
-) -> Classifier:
-    landmarks = [len(value) for name, value in state.items() if name.startswith("landmarks_")]
-    rows = landmarks[0] if landmarks else None
-    member = make_model(setting, dims, len(calibration.offsets), rows)
-    member.fold()
-    return member
+def _folded_model(setting: Setting, dims: Dims, classes: int, rows: int | None) -> Classifier:
+    model = make_model(setting, dims, classes, rows)
+    model.fold()
+    return model
+
+
+def _landmarks(state: Mapping[str, Tensor]) -> int | None:
+    """Number of landmarks of a stored model; None if it is no kernel model."""
+    return next((len(v) for name, v in state.items() if name.startswith("landmarks_")), None)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:

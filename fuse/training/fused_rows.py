@@ -1,4 +1,4 @@
-"""Rows of a model that trains its classifier alone, fused once instead of in every epoch."""
+"""Rows of a model that trains its classifier only, fused once instead of in each epoch."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ _ROWS_AT_ONCE = 512
 
 
 class FusedRows:
-    """What a model's `fuse` gives for every item, in memory.
+    """The fused vectors of all items, in memory.
 
     Args:
-        model: Its `fuse` stays as it is.
+        model: The model; training does not change its `fuse`.
         bank: The features.
-        setting: What the model was made of.
-        items: Rows of `FeatureBank.items`, (items, 3).
+        setting: The setting of the model.
+        items: Items of `FeatureBank.items`, (items, 3).
     """
 
     def __init__(self, model: Classifier, bank: FeatureBank, setting: Setting, items: Tensor):
         self._bank, self._images = bank, int(items[:, 2].max()) + 2
-        keys, first = _first_of_each(self._keys(items))
-        self._sorted = keys
-        items = items[first]
+        self._sorted_keys, indices = _unique_with_index(self._keys(items))
+        items = items[indices]
         with torch.no_grad(), matmul_precision(setting):
             parts = [
-                model.fuse(model_inputs(gather_batch(bank, of, setting)))[0]
-                for of in items.split(_ROWS_AT_ONCE)
+                model.fuse(model_inputs(gather_batch(bank, some, setting)))[0]
+                for some in items.split(_ROWS_AT_ONCE)
             ]
         self._rows = torch.cat(parts)
 
@@ -43,30 +42,32 @@ class FusedRows:
     def of(
         cls, model: Classifier, bank: FeatureBank, setting: Setting, items: Tensor
     ) -> FusedRows | None:
-        """None where that would not help: the model trains its fusion, copies are paired anew in
-        every epoch, the rows are too many, or a GPU repeats whole steps as they are.
+        """The fused rows, or None where they do not help.
+
+        That is if the model trains its fusion, copies are paired anew in each epoch, there are too
+        many rows, or a GPU repeats whole steps.
         """
-        drawn = setting.variants and setting.pairing == "free"
+        paired_anew = setting.variants and setting.pairing == "free"
         large = 4 * len(items) * model.landmarks > _MOST_BYTES
-        if model.trains_fusion or drawn or large or bank.labels.device.type != "cpu":
+        if model.trains_fusion or paired_anew or large or bank.labels.device.type != "cpu":
             return None
         return cls(model, bank, setting, items)
 
     def batch(self, items: Tensor) -> Batch:
-        """The batch of items, (rows, 3), that are among those given."""
-        places = torch.searchsorted(self._sorted, self._keys(items)).to(self._rows.device)
-        rows = self._rows.index_select(0, places)
+        """The batch of some of the items, (rows, 3)."""
+        indices = torch.searchsorted(self._sorted_keys, self._keys(items)).to(self._rows.device)
+        rows = self._rows.index_select(0, indices)
         labels = self._bank.labels[items[:, 0].to(self._bank.labels.device)]
         return Batch(rows[:, None], None, rows[:, None], None, {FUSED: rows}, labels)
 
     def _keys(self, items: Tensor) -> Tensor:
-        """A number for each pair of a text and an image row; −1 is that of a missing one."""
+        """A number for each pair of a text row and an image row, of which −1 is a missing one."""
         return ((items[:, 1] + 1) * self._images + items[:, 2] + 1).cpu()
 
 
-def _first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted different keys, and a place of each."""
-    found, inverse = keys.unique(return_inverse=True)
-    places = torch.empty_like(found)
-    places[inverse] = torch.arange(len(keys))
-    return found, places
+def _unique_with_index(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The sorted distinct keys, and an index of each in `keys`."""
+    distinct, inverse = keys.unique(return_inverse=True)
+    indices = torch.empty_like(distinct)
+    indices[inverse] = torch.arange(len(keys))
+    return distinct, indices

@@ -1,8 +1,8 @@
 """Repeats a step; on a CUDA device as a graph, whose launch costs the host next to nothing.
 
-The step takes and returns nothing: it reads and writes tensors that stay where they are, picks its
-inputs by a counter on the device, and never waits for the device. What a graph computes is what the
-step computes, since it is the step's own kernels that are recorded.
+The step has no arguments and returns nothing. It reads and writes tensors that stay where they
+are, selects its inputs by a counter on the device, and never waits for the device. A graph records
+the step's own kernels, so it computes the same.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch
 from mmsa_cache.native.graph_memory import graph_pool, has_graph, keep_graph
 
 PLAIN_STEPS = 3
-"""Steps before the first capture of a process, which set libraries and their workspaces up."""
+"""Steps before the first capture of a process, which set up libraries and their workspaces."""
 STEPS_A_GRAPH = 1
-"""Steps that one launch runs."""
+"""Steps of one launch."""
 
 
 class StepRepeater:
     """Repeats a step.
 
     Args:
-        device: Where it works; only on a CUDA device is anything captured.
+        device: Device of the step; steps are captured on a CUDA device only.
 
     Attributes:
         captures: Whether steps after the first few are launched as a graph.
@@ -40,19 +40,19 @@ class StepRepeater:
         self.captures = device.type == "cuda"
 
     def run(self, step: Callable[[], None], times: int, kind: Hashable = None) -> None:
-        """Runs a step so many times.
+        """Runs a step several times.
 
         Args:
-            step: The same as at the last call with this kind.
+            step: The step; the same in all calls with this kind.
             times: How often.
-            kind: Steps of each kind are graphs of their own.
+            kind: Each kind of step has graphs of its own.
         """
         if self.captures:
-            # The first step of each kind sets up what it needs in particular.
+            # The first step of each kind sets up what only this kind needs.
             plain = min(times, max(self._plain, kind not in self._seen))
             self._plain = max(0, self._plain - plain)
             times -= plain
-            with _beside(self._device) if plain else contextlib.nullcontext():
+            with _on_side_stream(self._device) if plain else contextlib.nullcontext():
                 for _ in range(plain):
                     step()
             if plain:
@@ -69,12 +69,12 @@ class StepRepeater:
     def _capture(
         self, step: Callable[[], None], size: int, kind: Hashable
     ) -> torch.cuda.CUDAGraph | None:
-        """Records so many steps without running them; None: they must be run plainly."""
+        """Records `size` steps without running them; None if that is not possible."""
         graph, pool = torch.cuda.CUDAGraph(), graph_pool(self._device)
         torch.cuda.synchronize(self._device)
         try:
-            # Not `torch.cuda.graph`, which gives all memory that lies ready back to the driver.
-            with _beside(self._device):
+            # Not `torch.cuda.graph`, which returns all cached memory to the driver.
+            with _on_side_stream(self._device):
                 graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
                     for _ in range(size):
@@ -100,8 +100,8 @@ class StepRepeater:
 
 
 @contextlib.contextmanager
-def _beside(device: torch.device) -> Iterator[None]:
-    """Work goes to the stream that is captured later, in order with the current one's."""
+def _on_side_stream(device: torch.device) -> Iterator[None]:
+    """Queues work on the stream of captures, after that of the current stream and before more."""
     current, side = torch.cuda.current_stream(device), _side_stream(device)
     side.wait_stream(current)
     with torch.cuda.stream(side):
@@ -111,5 +111,5 @@ def _beside(device: torch.device) -> Iterator[None]:
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all trainings: libraries keep a workspace a stream."""
+    """One stream for all trainings: libraries keep a workspace a stream."""
     return torch.cuda.Stream(device)

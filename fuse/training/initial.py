@@ -1,4 +1,4 @@
-"""What the members of a group begin with: their seeds draw it, side by side."""
+"""Initial states of the members of a group, drawn from their seeds side by side."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from .task import Task
 
 @dataclass(frozen=True, slots=True)
 class InitialState:
-    """What a member begins with."""
+    """The initial state of a member."""
 
     model: Classifier
     """On the device of the features."""
     landmarks: Tensor
-    """Places among the training rows, those of `Setting.landmarks`."""
+    """Indices of training rows, as many as `Setting.landmarks` says."""
 
 
 def draw_initial(
     setting: Setting, bank: FeatureBank, tasks: Sequence[Task], names: Sequence[str]
 ) -> list[InitialState]:
-    """Draws what members begin with.
+    """Draws the initial states of members.
 
-    Python does not run in the milliseconds that it takes to draw a million numbers and to bring
-    them to a device, so members do it in threads. Each has a generator of its own: the caller's
-    stay as they are.
+    Drawing a million numbers and copying them to a device takes milliseconds in which the
+    interpreter lock is free, so members do it in threads. Each has a generator of its own; the
+    caller's stay unchanged.
 
     Args:
-        setting: What is to be built.
+        setting: What to build.
         bank: The features.
-        tasks: Of the members.
+        tasks: One a member.
         names: Class names.
 
     Raises:
@@ -58,7 +58,7 @@ def draw_initial(
 
     def draw(task: Task) -> InitialState:
         generator = torch.Generator().manual_seed(task.seed)
-        with _Drawn(generator):
+        with _InitGenerator(generator):
             model = make_model(setting, dims, len(names), len(task.train))
         model.to(bank.labels.device)
         order = torch.randperm(len(task.train), generator=generator)
@@ -66,7 +66,7 @@ def draw_initial(
 
     if len(tasks) <= 1:
         return [draw(task) for task in tasks]
-    # As many cores as there are, also where torch is kept to one for the sake of other processes.
+    # All cores, even where PyTorch is limited to one for the sake of other processes.
     with ThreadPoolExecutor(min(len(tasks), usable_cores())) as threads:
         return list(threads.map(draw, tasks))
 
@@ -77,7 +77,7 @@ def make_loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) 
     Args:
         setting: What is trained and how.
         bank: The features.
-        items: Rows whose classes are counted, (items, 3).
+        items: Items whose classes are counted, (items, 3).
         classes: Number of classes.
 
     Raises:
@@ -104,8 +104,8 @@ def make_loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) 
         raise SettingsError(str(error)) from error
 
 
-class _Drawn(TorchFunctionMode):
-    """Initial weights come from a generator; the constructors of `torch.nn` take none."""
+class _InitGenerator(TorchFunctionMode):
+    """Draws initial weights from a generator, which the constructors of `torch.nn` do not take."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
@@ -118,15 +118,15 @@ class _Drawn(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        given = dict(kwargs or {})
-        if _draws(func):
-            given["generator"] = self._generator
-        return func(*args, **given)
+        options = dict(kwargs or {})
+        if _takes_generator(func):
+            options["generator"] = self._generator
+        return func(*args, **options)
 
 
 @cache
-def _draws(func: Callable[..., Any]) -> bool:
-    """Whether it is a function of `torch.nn.init`, or what those call, that takes a generator."""
+def _takes_generator(func: Callable[..., Any]) -> bool:
+    """Whether a function of `torch.nn.init`, or one that those call, takes a generator."""
     if getattr(func, "__module__", None) == init.__name__:
         return "generator" in signature(func).parameters
     return func in (Tensor.uniform_, Tensor.normal_)

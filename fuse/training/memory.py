@@ -1,4 +1,4 @@
-"""How many members the memory of a device holds, and what is said when it holds not even one."""
+"""How many members fit into the memory of a device, and the error if not even one does."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError
 
 _COPIES = 12
-"""Of a member's weights while it is trained: Adam's means, the gradients and their temporary
-results, the average, the best epoch's. What a batch takes is not known before it has been tried."""
+"""Copies of a member's weights during training: Adam's means, gradients and temporary results, the
+average, the best epoch. The memory of a batch is only known once it has been tried."""
 
 
-def split_to_fit(places: Sequence[int], size: int, device: torch.device) -> list[list[int]]:
-    """Members in parts that should fit on a device.
+def split_to_fit(members: Sequence[int], size: int, device: torch.device) -> list[list[int]]:
+    """Splits members into parts that should fit on a device.
 
     Args:
-        places: The members.
-        size: Bytes of one of them.
-        device: Anything but a CUDA device has room for all.
+        members: Indices of the members.
+        size: Bytes of one member.
+        device: Only a CUDA device is taken to have limited memory.
     """
-    width = len(places)
+    width = len(members)
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         width = max(1, min(width, free // (_COPIES * max(1, size))))
-    parts = -(-len(places) // width)
-    return [list(places[part::parts]) for part in range(parts)]
+    parts = -(-len(members) // width)
+    return [list(members[part::parts]) for part in range(parts)]
 
 
 def out_of_memory(setting: Setting, members: int, error: BaseException) -> DeviceError:
-    """What ends the training of so many members."""
+    """The error of a training of so many members."""
     return DeviceError(
         f"There is not enough memory to train {members} model(s) with batches of "
         f"{setting.batch_size}: {str(error).splitlines()[0][:200]}",

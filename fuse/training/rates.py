@@ -1,4 +1,4 @@
-"""Optimisers, and their learning rate and first momentum step by step."""
+"""Optimisers, and the learning rate and first momentum of each step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from fuse.setting import Setting
 
 BETAS = 0.9, 0.999
-"""Momenta of Adam where the schedule does not change them."""
+"""Momenta of Adam, unless the schedule changes them."""
 EPSILON = 1e-8
-"""Of Adam."""
+"""ε of Adam."""
 
 
 def make_optimiser(setting: Setting, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -42,35 +42,32 @@ def make_optimiser(setting: Setting, parameters: Iterable[nn.Parameter]) -> Opti
 
 
 class StepRates:
-    """Learning rate and first momentum of every step, as torch's scheduler gives them.
+    """Learning rate and first momentum of each step, as PyTorch's scheduler gives them.
 
     Args:
         setting: Its schedule is ``onecycle`` or ``cosine``.
-        steps: Of the whole training.
+        steps: Steps of the whole training.
     """
 
     def __init__(self, setting: Setting, steps: int) -> None:
         self._optimiser = make_optimiser(setting, [nn.Parameter(torch.zeros(()))])
         self._schedule = _schedule(setting, self._optimiser, steps)
-        self._optimiser.step()  # does nothing, but torch warns of a schedule without one
-        self._known: list[tuple[float, float]] = []
+        self._optimiser.step()  # does nothing, but PyTorch warns of a schedule without a step
+        self._computed: list[tuple[float, float]] = []
 
     def __call__(self, step: int) -> tuple[float, float]:
-        """Of a step, counted from 0; one after the last is known too."""
-        while len(self._known) <= step:
-            if self._known:
+        """Rate and momentum of a step, counted from 0; there is one more than steps."""
+        while len(self._computed) <= step:
+            if self._computed:
                 self._schedule.step()
             (group,) = self._optimiser.param_groups
-            self._known.append((group["lr"], group["betas"][0]))
-        return self._known[step]
+            self._computed.append((group["lr"], group["betas"][0]))
+        return self._computed[step]
 
 
 @lru_cache(maxsize=8)
 def cached_rates(setting: Setting, steps: int) -> StepRates | None:
-    """Those of a training of so many steps; None where no step changes them.
-
-    Members of a group share them.
-    """
+    """The rates of a training of so many steps, shared by members; None if no step changes them."""
     return StepRates(setting, steps) if setting.schedule in ("onecycle", "cosine") else None
 
 

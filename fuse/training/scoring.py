@@ -1,4 +1,4 @@
-"""Scores of validation rows at the end of an epoch: of one member, or of a stack in one pass."""
+"""Scores of validation rows at the end of an epoch, of one member or of a stack in one pass."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from .classifier import compute_logits, gather_batch, matmul_precision, predict
 from .programs import model_inputs, stacked_inputs
 
 Scores = Callable[[], MetricScores | None]
-"""Gives the scores of a member, None without validation rows; not before they are asked for, since
-a member that diverged has none."""
+"""Computes the scores of a member, None without validation rows. It is only called for members
+that have not diverged, since others have none."""
 
 _ROWS = {"pooled": 1 << 15, "tokens": 1 << 10}
-"""Of all members in a pass by level, or twice those of a step: without gradients they take less."""
+"""Rows of a pass by level, of all members together, or twice those of a step if that is more:
+without gradients they need less memory."""
 _SMALLEST = float(np.finfo(np.float64).eps)
-"""Of a probability whose logarithm is taken, as in `fuse.figures.metrics.log_likelihoods`."""
+"""Smallest probability before the logarithm, as in `fuse.figures.metrics.log_likelihoods`."""
 
 
 def score_model(
@@ -42,11 +43,11 @@ def score_model(
     """Scores of one member.
 
     Args:
-        model: Left in eval mode.
+        model: The model; it is left in eval mode.
         bank: The features.
         rows: Sample indices, at least one.
-        setting: What the model was made of.
-        fused: The rows, if they were fused beforehand.
+        setting: The setting of the model.
+        fused: The rows, if they have been fused already.
     """
     labels = bank.labels[torch.as_tensor(rows)].cpu().numpy()
     if fused is None:
@@ -60,12 +61,12 @@ class StackScores:
     """Scores of all members of a stack, each on rows of its own, with one copy to the host.
 
     Args:
-        model: What is scored of the first member.
-        setting: What the models were made of.
+        model: The model of the first member.
+        setting: The setting of the models.
         bank: The features.
-        held_out: The rows of every member, of `FeatureBank.items`.
-        parameters: Of what is scored, by name in a classifier, (members, *shape) each.
-        buffers: Likewise.
+        held_out: Validation items of each member, see `FeatureBank.items`.
+        parameters: Parameters of the models by name, (members, *shape) each.
+        buffers: Their buffers, likewise.
     """
 
     def __init__(
@@ -78,68 +79,78 @@ class StackScores:
         buffers: Mapping[str, Tensor],
     ) -> None:
         self._setting, self._bank, self._members = setting, bank, len(held_out)
-        self._alone, self._skeleton = model, clone(model, "meta").eval()
+        self._model, self._skeleton = model, clone(model, "meta").eval()
         self._tensors = {**parameters}, {**buffers}
-        self._counts = [len(rows) for rows in held_out]
-        self._passes = list(self._cut(held_out)) if any(self._counts) else []
+        self._counts = [len(items) for items in held_out]
+        self._passes = list(self._plan_passes(held_out)) if any(self._counts) else []
 
     def __call__(self, losses: Tensor) -> list[tuple[float, Scores]]:
-        """The loss, given as (members,), and the scores of every member."""
-        found = losses.double()[:, None]
+        """Loss and scores of each member.
+
+        Args:
+            losses: (members,)
+        """
+        results = losses.double()[:, None]
         with torch.no_grad():
-            tallies = [self._tally(*given) for given in self._passes]
+            tallies = [self._tally(*inputs) for inputs in self._passes]
             if tallies:
-                found = torch.cat([found, torch.stack(tallies).sum(0)], 1)
+                results = torch.cat([results, torch.stack(tallies).sum(0)], 1)
         return [
             (loss, partial(_scores, tally, count))
-            for (loss, *tally), count in zip(found.tolist(), self._counts, strict=True)
+            for (loss, *tally), count in zip(results.tolist(), self._counts, strict=True)
         ]
 
-    def _cut(self, held_out: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """What each pass takes: rows (members · rows, 3), which are real (members, rows), and the
-        positions of their longest text.
+    def _plan_passes(self, held_out: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """The inputs of each pass.
+
+        Yields:
+            Items (members · rows, 3), which of them are real (members, rows), and the length of the
+            longest text.
         """
         device, level = self._bank.labels.device, self._setting.level
         most = max(self._counts)
-        if level == "tokens":  # short texts need no padding to the longest
-            held_out = [rows[self._bank.text_order(rows)] for rows in held_out]
-        some = max(held_out, key=len)[:1]  # fills up the rows of members that have fewer
-        filled = [torch.cat([rows, some.expand(most - len(rows), -1)]) for rows in held_out]
-        every = torch.stack(filled)
+        if level == "tokens":  # so that short texts are not padded to the longest
+            held_out = [items[self._bank.text_order(items)] for items in held_out]
+        filler = max(held_out, key=len)[:1]  # for members that have fewer rows
+        padded = [torch.cat([items, filler.expand(most - len(items), -1)]) for items in held_out]
+        stacked = torch.stack(padded)
         real = torch.arange(most) < torch.tensor(self._counts)[:, None]
-        lengths = self._bank.text.lengths(every[..., 1].clamp_min(0)).cpu()
+        lengths = self._bank.text.lengths(stacked[..., 1].clamp_min(0)).cpu()
         size = max(_ROWS[level] // self._members, 2 * self._setting.batch_size)
-        for rows, there, of in zip(
-            every.split(size, 1), real.split(size, 1), lengths.split(size, 1), strict=True
+        for items, is_real, own_lengths in zip(
+            stacked.split(size, 1), real.split(size, 1), lengths.split(size, 1), strict=True
         ):
-            yield rows.flatten(0, 1).to(device), there.to(device), max(1, int(of.max()))
+            longest = max(1, int(own_lengths.max()))
+            yield items.flatten(0, 1).to(device), is_real.to(device), longest
 
     def _tally(self, items: Tensor, real: Tensor, length: int) -> Tensor:
-        """The sum of the true classes' log-probabilities, and rows by true and predicted class.
+        """Sums over the rows of a pass.
 
         Returns:
-            (members, 1 + classes²) float64.
+            (members, 1 + classes²) float64: the log-probabilities of the true classes, and the
+            number of rows by true and predicted class.
         """
         batch = gather_batch(self._bank, items, self._setting, True, length)
         logits = self._logits(batch)
         labels = batch.labels.view(self._members, -1)
-        likely = logits.double().softmax(2)
-        classes = likely.shape[2]
-        of_true = likely.gather(2, labels.unsqueeze(2)).squeeze(2).clamp_min(_SMALLEST).log()
-        cells = labels * classes + likely.argmax(2)
-        counted = likely.new_zeros(self._members, classes**2)
-        counted.scatter_add_(1, cells, real.double())  # whole numbers: the order is all the same
-        return torch.cat([torch.where(real, of_true, 0.0).sum(1, keepdim=True), counted], 1)
+        probabilities = logits.double().softmax(2)
+        classes = probabilities.shape[2]
+        of_true = probabilities.gather(2, labels.unsqueeze(2)).squeeze(2)
+        log_likelihoods = torch.where(real, of_true.clamp_min(_SMALLEST).log(), 0.0)
+        cells = labels * classes + probabilities.argmax(2)
+        counts = probabilities.new_zeros(self._members, classes**2)
+        counts.scatter_add_(1, cells, real.double())  # whole numbers: their order does not matter
+        return torch.cat([log_likelihoods.sum(1, keepdim=True), counts], 1)
 
     def _logits(self, batch: Batch) -> Tensor:
         """(members, rows, classes)."""
         if self._members == 1:
-            return compute_logits(self._alone.eval(), batch).unsqueeze(0)
+            return compute_logits(self._model.eval(), batch).unsqueeze(0)
         members = stacked_inputs(model_inputs(batch), self._members)
-        found: Tensor = torch.func.vmap(self._one)(*self._tensors, *members)
-        return found
+        logits: Tensor = torch.func.vmap(self._member_logits)(*self._tensors, *members)
+        return logits
 
-    def _one(
+    def _member_logits(
         self,
         parameters: dict[str, Tensor],
         buffers: dict[str, Tensor],
@@ -153,7 +164,7 @@ class StackScores:
 
 
 def _scores(tally: Sequence[float], rows: int) -> MetricScores | None:
-    """Of one member, from what `StackScores` counts."""
+    """Scores of one member from its sums, see `StackScores`."""
     if not rows:
         return None
     classes = math.isqrt(len(tally) - 1)

@@ -1,8 +1,8 @@
-"""A member whose features are fixed, trained to the optimum: full-batch L-BFGS in place of steps.
+"""Training of a member with fixed features to the optimum, by full-batch L-BFGS.
 
-With features f of rows i, row weights r (1; with ``copies = "one"`` 1 / (1 + copies) of its post),
-class weights c (those of ``weighted_ce``; 1 of ``ce``) and n = Σ r, the sum of the posts, this is
-minimised, which is convex:
+With features f of rows i, row weights r (1; with ``copies = "one"`` 1 / (1 + copies of the post)),
+class weights c (those of ``weighted_ce``; 1 for ``ce``) and n = Σ r, the number of posts, this
+convex function is minimised:
 
     Σ_i r_i·c_i·CE_i / Σ_i r_i·c_i + ridge/(2·n) · |W|²
 
@@ -29,16 +29,16 @@ from .runner import Runner
 from .scoring import Scores
 
 _ROWS = 1024
-"""Of a pass that makes features."""
+"""Rows of a pass that computes features."""
 _SCALE = 2.0
-"""Of features, so that the weights and the bias bend the loss alike: a third of the steps."""
+"""Scale of features at which weights and bias have similar curvature: a third of the steps."""
 
 
 class Solver:
     """Trains one member in one epoch.
 
     Args:
-        runner: Of a setting with ``optimiser = "lbfgs"``.
+        runner: Runner of a setting with ``optimiser = "lbfgs"``.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -51,46 +51,50 @@ class Solver:
         assert isinstance(loss, CrossEntropyLoss)
         features, labels = self._features(model)
         features = features.mul_(_SCALE / model.scale).contiguous()  # by columns is slower
-        rows = torch.ones(len(labels), dtype=torch.float64)
+        weights = torch.ones(len(labels), dtype=torch.float64)
         if self._runner.setting.copies == "one":
-            rows = row_weights(self._runner.items)
-        rows = rows.to(labels.device)
-        of_class = None if loss.class_weights is None else loss.class_weights.double()
-        divisor = (rows if of_class is None else rows * of_class[labels]).sum()
-        ridge = self._runner.setting.ridge * _SCALE**2 / rows.sum()
+            weights = row_weights(self._runner.items)
+        weights = weights.to(labels.device)
+        class_weights = None if loss.class_weights is None else loss.class_weights.double()
+        divisor = (weights if class_weights is None else weights * class_weights[labels]).sum()
+        ridge = self._runner.setting.ridge * _SCALE**2 / weights.sum()
         weight, bias = (
             nn.Parameter(torch.zeros_like(p, dtype=torch.float64))
             for p in (model.weight.weight, model.weight.bias)
         )
         optimiser = make_optimiser(self._runner.setting, [weight, bias])
 
-        def value() -> Tensor:
+        def backward() -> Tensor:
             optimiser.zero_grad()
             logits = linear(features, weight.float(), bias.float()).double()
-            each = F.cross_entropy(
-                logits, labels, of_class, reduction="none", label_smoothing=loss.label_smoothing
+            losses = F.cross_entropy(
+                logits,
+                labels,
+                class_weights,
+                reduction="none",
+                label_smoothing=loss.label_smoothing,
             )
-            found = (rows * each).sum() / divisor + 0.5 * ridge * weight.square().sum()
-            found.backward()
-            return found
+            total = (weights * losses).sum() / divisor + 0.5 * ridge * weight.square().sum()
+            total.backward()
+            return total
 
-        optimiser.step(lambda: value().item())
+        optimiser.step(lambda: backward().item())
         with torch.no_grad():
             model.weight.weight.copy_(weight * (_SCALE / model.scale))
             model.weight.bias.copy_(bias)
         model.fold()
-        return value().detach()[None]
+        return backward().detach()[None]
 
     @torch.no_grad()
     def _features(self, model: KernelClassifier) -> tuple[Tensor, Tensor]:
-        """Those of all rows, (rows, features) float32, and their labels."""
+        """The features of all rows, (rows, features) float32, and their labels."""
         runner = self._runner
-        own = runner.fit_landmarks()
+        landmarks = runner.fit_landmarks()
         items, labels = runner.items, runner.bank.labels
         labels = labels[items[:, 0].to(labels.device)]
-        # The landmarks are the rows, in order; where all are whole they are fused already.
-        if own is not None and len(own) == len(items) and bool((items >= 0).all()):
-            return own, labels
+        # If all rows are landmarks, and none lacks a modality, their features are known.
+        if landmarks is not None and len(landmarks) == len(items) and bool((items >= 0).all()):
+            return landmarks, labels
         batches = (gather_batch(runner.bank, some, runner.setting) for some in items.split(_ROWS))
         return torch.cat([model.fuse(model_inputs(batch))[0] for batch in batches]), labels
 

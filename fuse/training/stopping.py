@@ -1,4 +1,4 @@
-"""When a training ends."""
+"""When training ends."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from fuse.setting import Setting
 
 
 def is_last_epoch(setting: Setting, epoch: int, best: int) -> bool:
-    """Whether an epoch is the last one of a training.
+    """Whether training ends after an epoch.
 
     Args:
         setting: What is trained.
-        epoch: Epochs that are done.
-        best: The best of them, from 1.
+        epoch: Number of the epoch, from 1.
+        best: Number of the best epoch so far.
     """
     if epoch == setting.epochs:
         return True

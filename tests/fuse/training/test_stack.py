@@ -239,7 +239,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr("torch.cuda.CUDAGraph", Graph)
     monkeypatch.setattr("torch.cuda.graph_pool_handle", pool)
     monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
-    monkeypatch.setattr(graphs, "_beside", lambda device: nullcontext())
+    monkeypatch.setattr(graphs, "_on_side_stream", lambda device: nullcontext())
     monkeypatch.setattr(graph_memory, "_LATEST", {})
 
     def step() -> None:
