@@ -24,30 +24,30 @@ from mmsa_cache.features.bank import FeatureBank
 Weights = NDArray[np.float64]
 
 
-def mapped_setting(ensemble: Ensemble) -> int | None:
-    """Place of the first setting whose words attend to patches; None where there is none."""
-    for place, blend in enumerate(ensemble.blends):
-        if blend.setting.level == "tokens" and _attends(blend.members[0]):
-            return place
+def attention_setting(ensemble: Ensemble) -> int | None:
+    """Index of the first setting whose text tokens attend to patches; None if there is none."""
+    for index, blend in enumerate(ensemble.blends):
+        if blend.setting.level == "tokens" and _has_attention(blend.members[0]):
+            return index
     return None
 
 
-def _attends(model: object) -> bool:
+def _has_attention(model: object) -> bool:
     return isinstance(model, MultimodalClassifier) and isinstance(
         model.fusion, Attention | AttentionConcat | AttentionCombine | EncoderFusion
     )
 
 
-def word_to_patch(
+def attention_map(
     members: Sequence[torch.nn.Module], setting: Setting, bank: FeatureBank, sample: int
 ) -> Weights:
     """Attention of a sample's text tokens to its patches.
 
-    Mean over members and heads, of the encoder also over layers. Its words attend to words as well;
-    only what goes to patches is kept, so that each token's weights sum to 1 as elsewhere.
+    The mean over members and heads, for the fusion ``encoder`` also over layers. There text tokens
+    attend to text too; only the weights of patches are used, rescaled to sum to 1 for each token.
 
     Args:
-        members: Trained models of the setting, see `mapped_setting`.
+        members: Trained models of the setting, see `attention_setting`.
         setting: Their setting.
         bank: The features.
         sample: Index of the sample.
@@ -57,7 +57,7 @@ def word_to_patch(
     """
     batch = gather_batch(bank, bank.items([sample], variants=False), setting)
     tokens, patches = batch.text.shape[1], batch.image.shape[1]
-    found = []
+    maps = []
     with torch.inference_mode(), matmul_precision(setting):
         for member in members:
             member.eval()
@@ -65,17 +65,17 @@ def word_to_patch(
             weights = out["attention"][0].double()
             if weights.ndim == 3:  # (layers, positions, positions) over text and patches
                 weights = weights.mean(0)[:tokens, tokens:]
-            found.append(weights.reshape(tokens, patches).cpu().numpy())
-    mean: Weights = np.mean(found, axis=0)
+            maps.append(weights.reshape(tokens, patches).cpu().numpy())
+    mean: Weights = np.mean(maps, axis=0)
     total = mean.sum(1, keepdims=True)
     return np.divide(mean, total, out=np.zeros_like(mean), where=total > 0)
 
 
-def by_word(weights: Weights, words: Sequence[tuple[str, Sequence[int]]]) -> Weights:
-    """Mean weights over the tokens of each word, (words, patches).
+def average_words(weights: Weights, words: Sequence[tuple[str, Sequence[int]]]) -> Weights:
+    """Averages weights over the tokens of each word, (words, patches).
 
     Args:
         weights: (text_tokens, patches)
-        words: A word and the places of its tokens.
+        words: Each word with the positions of its tokens.
     """
-    return np.stack([weights[list(places)].mean(0) for _, places in words])
+    return np.stack([weights[list(positions)].mean(0) for _, positions in words])

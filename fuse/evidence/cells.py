@@ -12,8 +12,8 @@ from fuse.setting import Setting, complete
 from mmsa_cache.errors import SettingsError
 
 MOST_CELLS = 5000
-NOT_ASKED = "–"
-"""Stands where an axis does not matter for a cell."""
+INACTIVE = "–"
+"""Shown where an axis has no effect on a cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +21,16 @@ class Cell:
     """One row of a table."""
 
     labels: dict[str, str]
-    """What tells it from others: axis → value."""
+    """Its values by axis."""
     setting: Setting
 
 
 def cells(study: StudyConfig, axes: Sequence[str]) -> list[Cell]:
-    """Every combination of a study's lists, those that come to the same once.
+    """Every combination of a study's lists; equivalent combinations are one cell.
 
     Args:
         study: Its space has lists only.
-        axes: The parameters in the space, the one that changes slowest first.
+        axes: The parameters of the space, the one that changes slowest first.
 
     Raises:
         SettingsError: A parameter has a range, or there are too many combinations.
@@ -41,47 +41,47 @@ def cells(study: StudyConfig, axes: Sequence[str]) -> list[Cell]:
             f"An ablation goes through values one by one; {', '.join(ranges)}: a range.",
             "Write a list of values.",
         )
-    found: list[dict[str, Value]] = [{}]
+    combinations: list[dict[str, Value]] = [{}]
     for key in study.order():
-        found = [
+        combinations = [
             {**values, key: value}
-            for values in found
+            for values in combinations
             for value in (
                 study.space[key].candidates()
                 if study.is_active(key, study.fixed | values)
-                else [NOT_ASKED]
+                else [INACTIVE]
             )
         ]
-        if len(found) > MOST_CELLS:
+        if len(combinations) > MOST_CELLS:
             raise SettingsError(
                 f"The axes have more than {MOST_CELLS} combinations.", "Give fewer of them."
             )
-    places = {key: [*study.space[key].candidates(), NOT_ASKED] for key in axes}
-    found.sort(key=lambda values: [places[key].index(values[key]) for key in axes])
+    order = {key: [*study.space[key].candidates(), INACTIVE] for key in axes}
+    combinations.sort(key=lambda values: [order[key].index(values[key]) for key in axes])
     by_setting: dict[Setting, dict[str, str]] = {}
-    for values in found:
-        asked = {key: value for key, value in values.items() if value is not NOT_ASKED}
-        setting = effective(study.complete(study.fixed | asked))
-        labels = {key: _shown(values[key]) for key in axes}
-        known = by_setting.setdefault(setting, labels)
-        # What differs between combinations that come to the same does not matter for them.
+    for values in combinations:
+        active = {key: value for key, value in values.items() if value is not INACTIVE}
+        setting = without_unused(study.complete(study.fixed | active))
+        labels = {key: _format_value(values[key]) for key in axes}
+        earlier = by_setting.setdefault(setting, labels)
+        # An axis that differs between equivalent combinations has no effect on them.
         by_setting[setting] = {
-            key: value if value == labels[key] else NOT_ASKED for key, value in known.items()
+            key: value if value == labels[key] else INACTIVE for key, value in earlier.items()
         }
     return [Cell(labels, setting) for setting, labels in by_setting.items()]
 
 
-def _shown(value: Value) -> str:
+def _format_value(value: Value) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value) or '""'
 
 
-def effective(setting: Setting) -> Setting:
-    """The same model with what it does not read at its default: one modality needs no fusion."""
+def without_unused(setting: Setting) -> Setting:
+    """The same model with unused values at their defaults: one modality needs no fusion."""
     if setting.modality == "both" or setting.fusion == KERNEL:
         return setting
     absent = "image_dim" if setting.modality == "text" else "text_dim"
-    unread = ("fusion", "modality_embeddings", absent)
-    return complete({key: value for key, value in asdict(setting).items() if key not in unread})
+    unused = ("fusion", "modality_embeddings", absent)
+    return complete({key: value for key, value in asdict(setting).items() if key not in unused})
 
 
 def title_of(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""The report's own tables, and the same cells trained here, side by side."""
+"""The report's tables beside the same cells trained here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fuse.setting import complete
 from mmsa_cache.escaping import escape_markdown, markdown_code
 
 from .ablation import Outcome
-from .cells import Cell, effective
+from .cells import Cell, without_unused
 from .records import Change, Figure, ParityRecord
 from .report_figures import (
     BEST,
@@ -25,18 +25,18 @@ from .report_figures import (
     REPORT,
     TRAINING,
 )
-from .tabulate import changes
+from .tabulate import metric_changes
 
 
-def cells(assignments: Mapping[str, Value], text_pool: str, image_pool: str) -> list[Cell]:
-    """The report's cells: six fusions by modality with ACB, and both modalities with CE too.
+def report_cells(assignments: Mapping[str, Value], text_pool: str, image_pool: str) -> list[Cell]:
+    """The report's cells: six fusions by modality with ACB, both modalities with CE too.
 
     Args:
-        assignments: Values over the report's own.
+        assignments: Values that override the report's.
         text_pool: The cached vector at the text's first position.
         image_pool: The same of the image.
     """
-    found = []
+    cells = []
     for fusion, best in BEST.items():
         for modality in MODALITIES:
             for loss in LOSSES if modality == "both" else LOSSES[1:]:
@@ -50,45 +50,43 @@ def cells(assignments: Mapping[str, Value], text_pool: str, image_pool: str) -> 
                     **best,
                 }
                 labels = {"fusion": fusion, "modality": modality, "loss": loss}
-                found.append(Cell(labels, effective(complete(values | dict(assignments)))))
-    return found
+                cells.append(Cell(labels, without_unused(complete(values | dict(assignments)))))
+    return cells
 
 
-def pairs(
+def loss_changes(
     table: Sequence[Cell],
     outcome: Outcome,
     labels: NDArray[np.int64],
     names: Sequence[str],
     groups: NDArray[np.int64],
 ) -> dict[str, dict[str, Change]]:
-    """What ACB changes for each fusion with both modalities, see `tabulate.changes`."""
+    """Change by ACB for each fusion with both modalities, see `tabulate.metric_changes`."""
     by_loss = {
         (cell.labels["fusion"], cell.labels["loss"]): outcome.predicted[cell.setting]
         for cell in table
         if cell.labels["modality"] == "both"
     }
     return {
-        fusion: changes(by_loss[fusion, "ce"], by_loss[fusion, "acb"], labels, names, groups)
+        fusion: metric_changes(by_loss[fusion, "ce"], by_loss[fusion, "acb"], labels, names, groups)
         for fusion in BEST
     }
 
 
-def page(record: ParityRecord, picture: str) -> str:
-    """The tables as Markdown.
+def render_page(record: ParityRecord, picture: str) -> str:
+    """Renders the tables as Markdown.
 
     Args:
-        record: The cells and how they came about.
+        record: The cells, and how they were trained.
         picture: File name of figure 3.
     """
-    both = [(fusion, "both") for fusion in BEST]
-    every = [(fusion, modality) for fusion in BEST for modality in MODALITIES]
     ablation = record.ablation
-    parts = [
+    lines = [
         "# The report's tables, and the same cells here",
         "",
         *[f"> {escape_markdown(note)}" for note in ablation.notes],
         *([""] if ablation.notes else []),
-        *(f"- {title}: {text}" for title, text in _how(record).items()),
+        *(f"- {title}: {text}" for title, text in _describe(record).items()),
         "",
         "Each pair of columns is the report's figure and the one here: the mean of "
         f"{ablation.members} training(s) ± the deviation of single ones. Intervals are of this "
@@ -97,14 +95,18 @@ def page(record: ParityRecord, picture: str) -> str:
         "",
         "## Table 1: six fusions, text and image",
         "",
-        *_main_table(both, record),
+        *_main_table([(fusion, "both") for fusion in BEST], record),
         "",
         "## Table 2: what each modality gives",
         "",
         "With one modality no fusion is used; rows of one modality differ by the dimensions, "
         "dropout and learning rate that go with the fusion.",
         "",
-        *_main_table(every, record, with_modality=True),
+        *_main_table(
+            [(fusion, modality) for fusion in BEST for modality in MODALITIES],
+            record,
+            with_modality=True,
+        ),
         "",
         "## Figure 3: cross-entropy and the adaptive class-balanced loss",
         "",
@@ -114,10 +116,10 @@ def page(record: ParityRecord, picture: str) -> str:
         *_loss_table(record),
         "",
     ]
-    return "\n".join(parts)
+    return "\n".join(lines)
 
 
-def _how(record: ParityRecord) -> dict[str, str]:
+def _describe(record: ParityRecord) -> dict[str, str]:
     ablation, protocol = record.ablation, record.ablation.protocol
     stop = (
         "the epoch that is best on the judged rows themselves, as in the report"
@@ -160,9 +162,9 @@ def _main_table(
         for key, theirs in zip(FIGURES, REPORT[fusion][modality], strict=True):
             figure = cell.figure(key)
             line += [f"{theirs:.4f}", plus_minus(figure)]
-            line += [interval(figure)] if key in ("accuracy", "macro_f1") else []
+            line += [format_interval(figure)] if key in ("accuracy", "macro_f1") else []
         lines.append(line)
-    return markdown(header, lines)
+    return markdown_table(header, lines)
 
 
 def _loss_table(record: ParityRecord) -> list[str]:
@@ -184,11 +186,11 @@ def _loss_table(record: ParityRecord) -> list[str]:
                 _signed(change[f"recall of {rare}"]),
             ]
         )
-    return markdown(header, lines)
+    return markdown_table(header, lines)
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table's lines; first column left, the others right."""
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table; the first column is aligned left, the others right."""
     sides = ["---", *["---:"] * (len(header) - 1)]
     lines = [map(escape_markdown, header), sides, *(map(escape_markdown, row) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
@@ -200,13 +202,13 @@ def plus_minus(figure: Figure) -> str:
     return f"{figure.mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
-def interval(figure: Figure | Change, sign: str = "") -> str:
+def format_interval(figure: Figure | Change, sign: str = "") -> str:
     """``0.590 … 0.634``"""
     return f"{figure.low:{sign}.3f} … {figure.high:{sign}.3f}"
 
 
 def _signed(change: Change) -> str:
-    return f"{change.mean:+.4f} ({interval(change, '+')})"
+    return f"{change.mean:+.4f} ({format_interval(change, '+')})"
 
 
 def _arrow(values: tuple[float, float] | None) -> str:

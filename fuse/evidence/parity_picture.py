@@ -1,4 +1,4 @@
-"""The report's figure 3 beside the same cells trained here, as SVG."""
+"""The report's figure 3 with the same cells trained here, as SVG."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _COLOURS = {"ce": "#5f6b77", "acb": "#1f6fb2"}
 _NAMES = {"ce": "cross-entropy", "acb": "ACB"}
 
 
-def picture(record: ParityRecord) -> str:
-    """Figure 3 as SVG: bars with intervals, diamonds where the report gives a figure."""
+def draw_figure(record: ParityRecord) -> str:
+    """Draws figure 3: bars with intervals, diamonds for the report's values."""
     rare = record.rarest_class
     shown = single_line(rare)
     panels: list[tuple[str, Callable[[CellFigures], Figure], Mapping[str, tuple[float, float]]]] = [
@@ -31,13 +31,13 @@ def picture(record: ParityRecord) -> str:
         "stand in the table beside.</desc>",
         f'<rect width="{_WIDTH}" height="{_HEIGHT * len(panels)}" fill="#ffffff"/>',
     ]
-    for place, (title, figure_of, theirs) in enumerate(panels):
+    for panel, (title, figure_of, theirs) in enumerate(panels):
         ours = {
             (fusion, loss): figure_of(record.cell(fusion, "both", loss))
             for fusion in BEST
             for loss in LOSSES
         }
-        parts.append(f'<g transform="translate(0 {_HEIGHT * place})" fill="#222">')
+        parts.append(f'<g transform="translate(0 {_HEIGHT * panel})" fill="#222">')
         parts += _panel(title, ours, theirs)
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
@@ -58,15 +58,15 @@ def _panel(
             'stroke="#ddd"/>'
             f'<text x="{_LEFT - 6}" y="{y(step / 10) + 4}" text-anchor="end">{step / 10:.1f}</text>'
         )
-    each = (_RIGHT - _LEFT) / len(BEST)
-    for number, fusion in enumerate(BEST):
-        middle = _LEFT + (number + 0.5) * each
+    width = (_RIGHT - _LEFT) / len(BEST)
+    for column, fusion in enumerate(BEST):
+        middle = _LEFT + (column + 0.5) * width
         parts.append(
             f'<text x="{middle:.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{fusion}</text>'
         )
-        for place, loss in enumerate(LOSSES):
+        for bar, loss in enumerate(LOSSES):
             figure = ours[fusion, loss]
-            x = middle + (place - 0.5) * 36
+            x = middle + (bar - 0.5) * 36
             parts.append(
                 f'<rect x="{x - 15:.1f}" y="{y(figure.mean)}" width="30" '
                 f'height="{_BOTTOM - y(figure.mean):.1f}" fill="{_COLOURS[loss]}"/>'
@@ -76,15 +76,15 @@ def _panel(
                 f'fill="#fff">{figure.mean:.3f}</text>'
             )
             if fusion in theirs:
-                at = y(theirs[fusion][place])
+                diamond = y(theirs[fusion][bar])
                 parts.append(
-                    f'<path d="M{x + 11:.1f} {at - 5:.1f}l5 5l-5 5l-5 -5z" fill="#fff" '
+                    f'<path d="M{x + 11:.1f} {diamond - 5:.1f}l5 5l-5 5l-5 -5z" fill="#fff" '
                     'stroke="#b3261e" stroke-width="1.5"/>'
                 )
-    for place, (colour, name) in enumerate(
+    for entry, (colour, name) in enumerate(
         [(_COLOURS[loss], _NAMES[loss]) for loss in LOSSES] + [("#b3261e", "the report's figure")]
     ):
-        x = _LEFT + 150 * place
+        x = _LEFT + 150 * entry
         parts.append(
             f'<rect x="{x}" y="{_BOTTOM + 34}" width="12" height="12" fill="{colour}"/>'
             f'<text x="{x + 18}" y="{_BOTTOM + 44}">{name}</text>'

@@ -1,4 +1,4 @@
-"""What an ablation found, as records."""
+"""Records of an ablation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from mmsa_cache.json_value import JsonObject
 
 
 class Figure(Record):
-    """A figure of a cell."""
+    """A metric of a cell."""
 
     mean: Number
     """Over members."""
     deviation: Number | None
-    """Of single members; None with one."""
+    """Standard deviation of members; None for one member."""
     low: Number
-    """95 % of the mean over resamples of the judged rows, `high` too."""
+    """Lower end of the mean's 95 % interval over resamples of the judged rows."""
     high: Number
+    """Its upper end."""
 
 
 class Change(Record):
-    """Difference of two cells' means, with the interval over the same resamples."""
+    """Difference of two cells' means, with its interval over the same resamples."""
 
     mean: Number
     low: Number
@@ -29,7 +30,7 @@ class Change(Record):
 
 
 class CellFigures(Record):
-    """What a cell of an ablation is worth."""
+    """Metrics of a cell."""
 
     labels: dict[str, str]
     """Axis → value."""
@@ -43,20 +44,20 @@ class CellFigures(Record):
     recall: dict[str, Figure]
     """By class name."""
     change: dict[str, Change]
-    """Accuracy and macro-F1 less those of the first cell."""
+    """Accuracy and macro-F1 minus those of the first cell."""
     parameters: Count
     seconds: Number
-    """Of all its trainings."""
+    """Sum over its trainings."""
     setting: dict[str, Value]
 
     def figure(self, key: str) -> Figure:
-        """One of its figures by name."""
+        """A metric by name."""
         figure: Figure = getattr(self, key)
         return figure
 
 
 class AblationRecord(Record):
-    """The cells of an ablation, and how they came about."""
+    """The cells of an ablation, and how they were trained."""
 
     axes: list[str]
     cells: list[CellFigures]
@@ -77,10 +78,10 @@ class AblationRecord(Record):
     seconds: Number
     seconds_of_trainings: Number
     notes: list[str]
-    """What readers of the figures must know."""
+    """Caveats for readers."""
 
     def as_json(self) -> JsonObject:
-        """Plain values, those of the protocol among them."""
+        """Plain values, with those of the protocol at the top level."""
         protocol = self.protocol.model_dump(include={"outer", "folds", "seeds", "stop"})
         return {**self.model_dump(mode="json", exclude={"protocol"}), **protocol}
 
@@ -90,12 +91,12 @@ class ParityRecord(Record):
 
     ablation: AblationRecord
     changes: dict[str, dict[str, Change]]
-    """By fusion, of each figure: what ACB changes with both modalities."""
+    """Change by ACB with both modalities: by fusion and metric."""
     pools: dict[str, str]
     """Cached vector that is read, by modality."""
     level: str
     assignments: list[str]
-    """``key=value`` over the report's own settings."""
+    """``key=value`` that override the report's settings."""
     page: str = ""
     """The tables as Markdown."""
     picture: str = ""
@@ -113,7 +114,7 @@ class ParityRecord(Record):
         return next(cell for cell in self.ablation.cells if cell.labels == labels)
 
     def as_json(self) -> JsonObject:
-        """Plain values, those of the ablation among them."""
+        """Plain values, with those of the ablation at the top level."""
         ablation = self.ablation.as_json()
         del ablation["axes"]
         own = self.model_dump(mode="json", exclude={"ablation"})

@@ -1,8 +1,8 @@
-"""The figures of the report, and the settings that they are of.
+"""The report's figures and settings.
 
 The report is "多模态情感分析" (multimodal sentiment analysis of tweets). Its encoders are BERT-base
-and SwinV2-base, which its code fine-tunes; its figures are those of the epoch that is best on the
-very rows that they are of.
+and SwinV2-base, which its code fine-tunes. Its figures are those of the epoch that is best on the
+rows that they are computed on.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ REPORT: dict[str, dict[str, tuple[float, float, float, float]]] = {
     },
 }
 TRAINING: dict[str, Value] = {"norm": "none", "metric": "accuracy"}
-"""How the report trains, where the defaults of a setting are others; pools are named by the
-encoders: it reads the first position of either sequence."""
+"""Values of the report's training that differ from the defaults of a setting. The report reads the
+first position of either sequence; which pool that is depends on the encoders."""
 # The settings that the report found best for each fusion.
 BEST: dict[str, dict[str, Value]] = {
     "concat": {"text_dim": 256, "image_dim": 128, "dropout": 0.25, "learning_rate": 1e-4},
@@ -73,7 +73,7 @@ BEST: dict[str, dict[str, Value]] = {
     },
     "encoder": {"text_dim": 256, "image_dim": 256, "dropout": 0.15, "learning_rate": 5e-6},
 }
-# Accuracy with cross-entropy and with ACB, where the report or its logs give both.
+# Accuracy with cross-entropy and with ACB, if the report or its logs give both.
 FIGURE_3: dict[str, tuple[float, float]] = {
     "attention": (0.6700, 0.6663),
     "attention_concat": (0.7462, 0.7412),

@@ -1,4 +1,4 @@
-"""Whether two runs differ by more than chance: McNemar's test, Holm's correction."""
+"""Significance tests: McNemar's test, Holm's correction."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .comparison import McNemar
 
 
 def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
-    """Exact test of whether two runs are right equally often (McNemar 1947).
+    """Tests exactly whether two runs are right equally often (McNemar 1947).
 
-    If they are, each of the rows that only one of them gets right falls to either with
-    probability ½: a two-sided binomial test.
+    If they are, each row that only one of them gets right belongs to either with probability ½: a
+    two-sided binomial test.
 
     Args:
         first_right: Whether the first run is right, (rows,).
         second_right: The same of the second run.
 
     Returns:
-        The p-value is 1 without such rows.
+        The p-value is 1 if there are no such rows.
     """
     first = int((first_right & ~second_right).sum())
     second = int((second_right & ~first_right).sum())
@@ -31,8 +31,8 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number, in the given order (Holm 1979, "A Simple Sequentially
-    Rejective Multiple Test Procedure").
+    """Corrects p-values for their number (Holm 1979, "A Simple Sequentially Rejective Multiple Test
+    Procedure").
 
     The k-th smallest of m is multiplied by m − k + 1; none is below a smaller one's or above 1.
     """

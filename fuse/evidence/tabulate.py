@@ -1,4 +1,4 @@
-"""What every cell of an ablation is worth."""
+"""Metrics of every cell of an ablation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .training_plan import Codes
 RESAMPLES = 2000
 """Bootstrap resamples behind every interval of a table."""
 CHANGES = ("accuracy", "macro_f1")
-"""Figures whose differences are given."""
+"""Metrics whose differences are computed."""
 
 
 def tabulate(
@@ -33,38 +33,38 @@ def tabulate(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> list[CellFigures]:
-    """What every cell is worth.
+    """Computes the metrics of every cell.
 
-    A cell's figure is the mean of its members', the deviation is that of single members (None with
-    one), and the interval spans the central 95 % of this mean over resamples of the judged rows,
+    A cell's value is the mean over its members, the deviation is that of single members (None for
+    one), and the interval covers the central 95 % of this mean over resamples of the judged rows,
     which are the same for every cell.
 
     Args:
-        table: The rows; those whose settings were not trained are left out.
-        outcome: Of `run`.
+        table: The cells; those whose settings were not trained are left out.
+        outcome: Of `Ablation.run`.
         labels: Class codes of the judged rows, (rows,).
         names: Class names.
-        groups: Duplicate groups of the judged rows, (rows,), drawn together; default: each alone.
+        groups: Duplicate groups of the judged rows, (rows,), resampled together; default: none.
         resamples: Number of resamples.
         seed: Seed of the bootstrap.
     """
     settings = list(dict.fromkeys(c.setting for c in table if c.setting in outcome.predicted))
-    found = {
+    figures = {
         setting: _figures(labels, outcome.predicted[setting], len(names), groups, resamples, seed)
         for setting in settings
     }
     records = []
     for cell in table:
-        if cell.setting not in found:
+        if cell.setting not in figures:
             continue
-        own, first = found[cell.setting], found[settings[0]]
+        own, first = figures[cell.setting], figures[settings[0]]
         trainings = outcome.trainings[cell.setting]
         records.append(
             CellFigures(
                 labels=cell.labels,
                 members=len(outcome.predicted[cell.setting]),
                 recall={name: own[code].record() for code, name in enumerate(names)},
-                change={key: own[key].less(first[key]) for key in CHANGES},
+                change={key: own[key].minus(first[key]) for key in CHANGES},
                 parameters=trainings[0].parameters,
                 seconds=round(sum(training.seconds for training in trainings), 2),
                 setting=asdict(cell.setting),
@@ -76,12 +76,12 @@ def tabulate(
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """One figure of one cell."""
+    """One metric of one cell."""
 
     values: NDArray[np.float64]
     """Of each member, (members,)"""
     samples: NDArray[np.float64]
-    """Mean over members on each resample, (resamples,)"""
+    """Mean over members of each resample, (resamples,)"""
 
     def record(self) -> Figure:
         is_single = len(self.values) == 1
@@ -93,28 +93,28 @@ class _Figure:
             high=interval.high,
         )
 
-    def less(self, other: _Figure) -> Change:
-        """Difference of the means, and its interval over resamples that both have in common."""
+    def minus(self, other: _Figure) -> Change:
+        """Difference of the means, and its interval over the shared resamples."""
         interval = Interval.of(self.samples - other.samples)
         mean = float(self.values.mean() - other.values.mean())
         return Change(mean=mean, low=interval.low, high=interval.high)
 
 
-def changes(
+def metric_changes(
     first: Codes,
     second: Codes,
     labels: NDArray[np.int64],
     names: Sequence[str],
     groups: Codes,
 ) -> dict[str, Change]:
-    """What a second cell's means are above a first one's, with paired intervals.
+    """Differences of a second cell's means from a first one's, with paired intervals.
 
     Args:
         first: Class codes, (members, rows).
         second: The same of the other cell.
         labels: True class codes, (rows,).
         names: Class names.
-        groups: Duplicate groups, (rows,), drawn together.
+        groups: Duplicate groups, (rows,), resampled together.
 
     Returns:
         A record of each of `CHANGES` and of every class's recall, as ``recall of NAME``.
@@ -122,7 +122,7 @@ def changes(
     one, two = (_figures(labels, p, len(names), groups, RESAMPLES, SEED) for p in (first, second))
     keys: dict[str, str | int] = {key: key for key in CHANGES}
     keys |= {f"recall of {name}": code for code, name in enumerate(names)}
-    return {title: two[key].less(one[key]) for title, key in keys.items()}
+    return {title: two[key].minus(one[key]) for title, key in keys.items()}
 
 
 def _figures(
@@ -133,17 +133,17 @@ def _figures(
     resamples: int,
     seed: int,
 ) -> dict[str | int, _Figure]:
-    """By name, and the recall of every class by its code."""
+    """Metrics by name, and the recall of every class by its code."""
     whole = np.stack([confusion(labels, member, classes) for member in predicted])
     drawn = resampled_confusions(
         labels, predicted, classes, groups=groups, resamples=resamples, seed=seed
     )
     values, samples = confusion_scores(whole), confusion_scores(drawn)
-    found: dict[str | int, _Figure] = {
+    by_name: dict[str | int, _Figure] = {
         key: _Figure(values[key], samples[key].mean(axis=0)) for key in values
     }
     recalls = class_recall(whole)
     drawn_recalls = mask_absent_classes(class_recall(drawn), drawn).mean(axis=0)
-    return found | {
+    return by_name | {
         code: _Figure(recalls[:, code], drawn_recalls[:, code]) for code in range(classes)
     }

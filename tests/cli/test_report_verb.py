@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
+from fuse.evidence.attention_maps import attention_map, attention_setting, average_words
 from fuse.figures.metrics import probability_score
 from mmsa_cache import load_model
 from mmsa_cache.cli.main import app
@@ -258,8 +258,8 @@ def loaded(name: str) -> tuple[Predictor, FeatureBank]:
 def test_attention_is_what_forward_gives(here: Path, name: str, patches: int) -> None:
     model, bank = loaded(name)
     ensemble, samples = model.ensemble, model.session.samples("train")
-    blend = ensemble.blends[mapped_setting(ensemble)]
-    weights = word_to_patch(blend.members[:1], blend.setting, bank, 4)
+    blend = ensemble.blends[attention_setting(ensemble)]
+    weights = attention_map(blend.members[:1], blend.setting, bank, 4)
     text, text_mask = bank.text.sequences(bank.text.table[4, :1])
     row = bank.image.table[4, :1]
     image, image_mask = bank.image.grid(row, 4) if patches == 16 else bank.image.sequences(row)
@@ -289,7 +289,7 @@ def test_words_get_the_mean_of_their_tokens(here: Path) -> None:
     assert post.weights.sum(axis=(1, 2)) == pytest.approx(1)
     assert post.picture.shape == (64, 64, 3)
     both = np.arange(12.0).reshape(4, 3)
-    assert by_word(both, [("a", [1]), ("b", [2, 3])]).tolist() == [[3, 4, 5], [7.5, 8.5, 9.5]]
+    assert average_words(both, [("a", [1]), ("b", [2, 3])]).tolist() == [[3, 4, 5], [7.5, 8.5, 9.5]]
 
 
 def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here:
             np.testing.assert_allclose(residuals, 0, atol=1e-8)
     maps = attention_explainer(model.session, model.record, ensemble, bank)(["7"])
     judging = blend.members[of_part["7"] * each :][:each]
-    weights = word_to_patch(judging, blend.setting, bank, row["7"])
+    weights = attention_map(judging, blend.setting, bank, row["7"])
     assert maps.posts["7"].weights[0].ravel() == pytest.approx(weights[1])  # the token after [CLS]
 
 

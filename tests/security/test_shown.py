@@ -19,7 +19,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from fuse.evidence.parity import markdown
+from fuse.evidence.parity import markdown_table
 from mmsa_cache import console
 from mmsa_cache.compose.export.card import CardContent, render_card
 from mmsa_cache.compose.pages.shell import printable
@@ -183,7 +183,7 @@ def test_markdown_shows_it_as_it_is() -> None:
     assert "www." not in shown
     assert markdown_code("mmsa train") == "`mmsa train`"
     assert markdown_code("a ``` `b\n`") == "```` a ``` `b ` ````"
-    header, _, row = markdown(["a", MARKUP], [[MARKUP, "1"]])
+    header, _, row = markdown_table(["a", MARKUP], [[MARKUP, "1"]])
     assert header.count("|") == row.count("|") == 3
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuse.assignments import parse_assignments
 from fuse.evidence import parity
-from fuse.evidence.parity_picture import picture
+from fuse.evidence.parity_picture import draw_figure
 from fuse.evidence.records import ParityRecord
 from fuse.evidence.report_figures import JUDGED_ROWS
 from fuse.pools import resolve_value
@@ -57,7 +57,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
     protocol = validate(Protocol, flags, "This protocol cannot be followed.")
     protocol = resolve_protocol(session, protocol, folds_given=True)
-    table = parity.cells(values, *_first_positions(session, complete(values).encoders))
+    table = parity.report_cells(values, *_first_positions(session, complete(values).encoders))
     trained = train_cells(session, table, protocol, "accuracy", request.engine)
     ablation = trained.record
     if tuple(sorted(ablation.judged.values())) != JUDGED_ROWS:
@@ -66,7 +66,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     setting = table[0].setting
     record = ParityRecord(
         ablation=ablation,
-        changes=parity.pairs(
+        changes=parity.loss_changes(
             table, trained.outcome, trained.labels, list(ablation.judged), trained.groups
         ),
         pools={"text": setting.text_pool, "image": setting.image_pool},
@@ -74,7 +74,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
         assignments=list(request.assignments),
     )
     name = "figure-3.svg" if out is None else out.with_suffix(".svg").name
-    update = {"page": parity.page(record, name), "picture": picture(record)}
+    update = {"page": parity.render_page(record, name), "picture": draw_figure(record)}
     record = record.model_copy(update=update)
     if out is not None:
         write_result(out.with_suffix(".svg"), record.picture)

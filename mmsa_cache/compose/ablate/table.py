@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from fuse.evidence.parity import interval, markdown, plus_minus
+from fuse.evidence.parity import format_interval, markdown_table, plus_minus
 from fuse.evidence.records import AblationRecord
 from mmsa_cache.console import format_table
 from mmsa_cache.escaping import csv_text, escape_markdown, markdown_code
@@ -30,9 +30,9 @@ def _table(record: AblationRecord) -> tuple[list[str], list[list[str]]]:
     for cell in record.cells:
         row = [cell.labels[axis] for axis in record.axes]
         for key in _SHOWN_METRICS:
-            row += [plus_minus(cell.figure(key)), interval(cell.figure(key))]
+            row += [plus_minus(cell.figure(key)), format_interval(cell.figure(key))]
         change = cell.change["macro_f1"]
-        row += [f"{change.mean:+.4f}", interval(change, "+")]
+        row += [f"{change.mean:+.4f}", format_interval(change, "+")]
         rows.append([*row, *(plus_minus(cell.recall[name]) for name in _judged_classes(record))])
     return header, rows
 
@@ -73,7 +73,7 @@ def _markdown(record: AblationRecord) -> str:
         f"{record.trainings} trainings, {record.seconds_of_trainings:.0f} s of training.",
         "",
         *(f"Note: {escape_markdown(note)}.\n" for note in record.notes),
-        *markdown(*_table(record)),
+        *markdown_table(*_table(record)),
         "",
         escape_markdown(_caption(record)),
         "",

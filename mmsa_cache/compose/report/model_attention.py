@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from extract.encoders.image import ImageSpec
 from extract.encoders.words import words_of
 from extract.inputs.decode import decode, fit_square, needed_side
-from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
+from fuse.evidence.attention_maps import attention_map, attention_setting, average_words
 from fuse.setting import Setting
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.data.pairs import Sample, read_sample_picture
@@ -57,7 +57,7 @@ def attention_explainer(
     def explain(guids: list[str]) -> AttentionMaps:
         if ensemble is None:
             return AttentionMaps("The model could not be loaded, so its attention is not shown.")
-        index = mapped_setting(ensemble)
+        index = attention_setting(ensemble)
         if index is None:
             return AttentionMaps(_why_no_attention(ensemble))
         wanted = set(guids)
@@ -128,7 +128,7 @@ def attention_of(
         bank: What `live_bank` returns for this post alone.
         post: The post.
     """
-    index = mapped_setting(ensemble)
+    index = attention_setting(ensemble)
     if index is None:
         return AttentionMaps(_why_no_attention(ensemble))
     if not post.text or post.image_path is None:
@@ -158,11 +158,11 @@ def _attention_of_post(
     image: ImageSpec,
 ) -> PostAttention | None:
     """The attention of a post's words; None if the patches form no grid."""
-    weights = word_to_patch(members, setting, bank, row)
+    weights = attention_map(members, setting, bank, row)
     grid = _grid(setting.grid, image, weights.shape[1])
     if not words or grid is None or max(words[-1][1]) >= len(weights):
         return None
-    word_weights = by_word(weights, words).reshape(len(words), *grid)
+    word_weights = average_words(weights, words).reshape(len(words), *grid)
     return PostAttention(_encoder_input(post, image), [word for word, _ in words], word_weights)
 
 

@@ -328,7 +328,7 @@ def test_stopping_on_the_judged_rows_learns_from_all_others() -> None:
 
 
 def test_the_report_has_a_cell_for_each_of_its_figures() -> None:
-    table = parity.cells({"epochs": 2}, "cls", "first")
+    table = parity.report_cells({"epochs": 2}, "cls", "first")
     assert len(table) == 24
     settings = {tuple(cell.labels.values()): cell.setting for cell in table}
     found = settings["attention_concat", "both", "ce"]
