@@ -44,7 +44,7 @@ from .table import COLUMNS, SampleTable, byte_array
 
 SCHEMA = 2
 """Number of the store's form."""
-_KEY = b"mmsa"
+_METADATA_KEY = b"mmsa"
 _MAX_BYTES = 16 << 30
 _ROW_BYTES = 64
 """A row has two hashes, at least."""
@@ -108,7 +108,7 @@ def write_split(path: Path, split: StoredSplit, samples: SampleTable, disk: Disk
     make_folders(path.parent, disk)
     content = parse_json(split.model_dump_json())
     record = {"schema": SCHEMA, "sha256": _digest(samples.table, content), "about": content}
-    table = write_table(samples.table, {_KEY: json.dumps(record, sort_keys=True).encode()})
+    table = write_table(samples.table, {_METADATA_KEY: json.dumps(record, sort_keys=True).encode()})
     write_atomically(path, table, disk)
 
 
@@ -134,7 +134,7 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
                 raise ValueError(f"it has {size} bytes")
             # Not closed here: it is when nothing refers to it.
             mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-        return _parse(path, memoryview(mapped))
+        return _read_table(path, memoryview(mapped))
     except FileNotFoundError as error:
         raise CacheNotFoundError(f"There is no {path}.", "Run mmsa extract.") from error
     except PermissionError as error:
@@ -145,10 +145,10 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
         raise DamagedCacheError(f"{path}: {error}", _HINT) from error
 
 
-def _parse(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
+def _read_table(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
     footer = read_footer(data)
     metadata = metadata_of(footer)
-    record = parse_json(metadata[_KEY]) if set(metadata) == {_KEY} else None
+    record = parse_json(metadata[_METADATA_KEY]) if set(metadata) == {_METADATA_KEY} else None
     if not isinstance(record, dict) or type(record.get("schema")) is not int:
         raise ValueError("it is not the table of a split")
     if record["schema"] != SCHEMA:
@@ -161,7 +161,7 @@ def _parse(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
     message = f"{path}: what it says of its split cannot be used."
     split = validate(StoredSplit, record["about"], message, _HINT, DamagedCacheError)
     check_plain(data, footer, COLUMNS, _ROW_BYTES)
-    table = _decoded(data)
+    table = _decode_columns(data)
     _check_values(table, len(split.classes))
     for mask in split.others.values():
         unpack_rows(mask, len(table))
@@ -170,10 +170,10 @@ def _parse(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
     return split, SampleTable(table)
 
 
-def _decoded(data: memoryview) -> pa.Table:
+def _decode_columns(data: memoryview) -> pa.Table:
     with pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))) as file:
         schema = file.schema_arrow.remove_metadata()
-        expected = pa.schema([_as_stored(field) for field in COLUMNS])
+        expected = pa.schema([_stored_field(field) for field in COLUMNS])
         if not schema.equals(expected):
             raise ValueError("its columns are not those of a split's table")
         columns = []
@@ -183,7 +183,7 @@ def _decoded(data: memoryview) -> pa.Table:
     return pa.table(columns, COLUMNS)
 
 
-def _as_stored(field: pa.Field) -> pa.Field:
+def _stored_field(field: pa.Field) -> pa.Field:
     return field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
 
 
@@ -213,12 +213,12 @@ def _digest(table: pa.Table, content: Any) -> str:
     for field, column in zip(COLUMNS, table.columns, strict=True):
         nulls = np.packbits(column.is_null().to_numpy())
         digest.update(f"\0{field.name} {len(column)}\0".encode() + nulls.tobytes())
-        for part in _parts(column.combine_chunks()):
+        for part in _value_buffers(column.combine_chunks()):
             digest.update(part)
     return digest.hexdigest()
 
 
-def _parts(column: pa.Array) -> list[Any]:
+def _value_buffers(column: pa.Array) -> list[Any]:
     """The bytes of a column's values; those that are null count as zeros."""
     if pa.types.is_large_string(column.type):
         strings = column.fill_null("")

@@ -1,4 +1,4 @@
-"""Reads values of Thrift's compact protocol, in which Parquet describes itself.
+"""Reads Thrift's compact protocol, the format of Parquet's metadata.
 
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-Struct = dict[int, Any]
+ThriftStruct = dict[int, Any]
 """Field number → value."""
 
 _TRUE, _FALSE, _BYTE, _INTEGERS, _DOUBLE = 1, 2, 3, (4, 5, 6), 7
@@ -16,27 +16,41 @@ _BINARY, _LISTS, _STRUCT = 8, (9, 10), 12
 _DEEPEST = 16
 
 
-class Reader:
-    """Reads one value after the other.
+def typed(value: Any, kind: type[Any]) -> Any:
+    """Returns a value after checking its type.
+
+    Raises:
+        ValueError: It is of another type.
+    """
+    if type(value) is not kind:
+        raise ValueError("its description is not that of a table")
+    return value
+
+
+class ThriftReader:
+    """Reads value after value.
 
     Args:
-        data: Some bytes.
-        at: Place of the next value.
+        data: The bytes.
+        offset: Offset of the first value.
+
+    Attributes:
+        offset: Offset of the next value.
     """
 
     def __init__(self, data: memoryview, offset: int = 0) -> None:
         self._data = data
-        self.at = offset
+        self.offset = offset
 
-    def struct(self, depth: int = 0) -> Struct:
-        """The fields of a struct: numbers, bytes, lists and structs.
+    def struct(self, depth: int = 0) -> ThriftStruct:
+        """Reads a struct.
 
         Raises:
-            ValueError: It is none, or holds a type that Parquet does not use.
+            ValueError: It is no struct, or holds a type that Parquet does not use.
         """
         if depth > _DEEPEST:
             raise ValueError("its description is nested too deeply")
-        fields: Struct = {}
+        fields: ThriftStruct = {}
         number = 0
         while (head := self._byte()) != 0:
             step, kind = head >> 4, head & 15
@@ -61,7 +75,7 @@ class Reader:
         if kind in _LISTS and depth <= _DEEPEST:
             head = self._byte()
             count = head >> 4 if head >> 4 < 15 else self._varint()
-            if count > len(self._data) - self.at:  # each takes a byte at least
+            if count > len(self._data) - self.offset:  # each takes at least a byte
                 raise ValueError("its description is cut off")
             kind_of_items = head & 15
             if kind_of_items in (_TRUE, _FALSE):
@@ -70,16 +84,16 @@ class Reader:
         raise ValueError("its description holds an unknown type")
 
     def _byte(self) -> int:
-        if self.at >= len(self._data):
+        if self.offset >= len(self._data):
             raise ValueError("its description is cut off")
-        self.at += 1
-        return self._data[self.at - 1]
+        self.offset += 1
+        return self._data[self.offset - 1]
 
     def _bytes(self, count: int) -> bytes:
-        data = bytes(self._data[self.at : self.at + count])
+        data = bytes(self._data[self.offset : self.offset + count])
         if len(data) < count:
             raise ValueError("its description is cut off")
-        self.at += count
+        self.offset += count
         return data
 
     def _varint(self) -> int:
@@ -92,6 +106,6 @@ class Reader:
         raise ValueError("its description holds a number of more than 64 bits")
 
     def _integer(self) -> int:
-        """A signed number: 0, −1, 1, −2, … are written as 0, 1, 2, 3, …"""
+        """Reads a zigzag integer: 0, −1, 1, −2, … are written as 0, 1, 2, 3, …"""
         value = self._varint()
         return (value >> 1) ^ -(value & 1)

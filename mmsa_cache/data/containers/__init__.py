@@ -1,1 +1,1 @@
-"""Files that hold pictures inside: Parquet, Arrow, tar. Nothing of them is ever unpacked."""
+"""Files that hold pictures: Parquet, Arrow, tar. They are never unpacked."""

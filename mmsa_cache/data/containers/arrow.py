@@ -1,10 +1,8 @@
-"""Pictures in an Arrow file, as ``datasets`` saves it: mapped, never copied."""
+"""Pictures in an Arrow file, as ``datasets`` saves it; the file is memory-mapped."""
 
 from __future__ import annotations
 
-import contextlib
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +13,24 @@ from .container import arrow_source, parse_column_row, require_picture, validate
 
 _FILE = b"ARROW1"
 _START = 8
-"""Of the stream in a file."""
+"""Offset of the stream in a file."""
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 
 
 def arrow_batches(path: Path) -> tuple[pa.Schema, list[Any]]:
-    """Schema and batches of an Arrow file or stream; their memory is the file's.
+    """Maps the schema and batches of an Arrow file or stream.
 
-    Nothing is checked of the values: only what is `validate_batch` is used.
+    Values are not checked: use them through `validate_batch`.
 
     Raises:
-        OSError: It cannot be opened.
-        ValueError: It is no such file, or compressed.
+        OSError: The file cannot be opened.
+        ValueError: It is not an Arrow file, or compressed.
     """
     source = arrow_source(path, mapped=True)
     start = _START if source.read_at(len(_FILE), 0) == _FILE else 0
     try:
         source.seek(start)
-        for message in _messages(source):
+        for message in pa.ipc.MessageReader.open_stream(source):
             if _is_compressed(message.metadata.to_pybytes()):
                 raise ValueError("it is compressed; write it again without compression")
         source.seek(start)  # a file is a stream with a footer
@@ -42,21 +40,14 @@ def arrow_batches(path: Path) -> tuple[pa.Schema, list[Any]]:
         raise ValueError(f"it is no Arrow file, or damaged: {error}") from error
 
 
-def _messages(source: Any) -> Iterator[Any]:
-    reader = pa.ipc.MessageReader.open_stream(source)
-    with contextlib.suppress(StopIteration):
-        while True:
-            yield reader.read_next_message()
-
-
 def _is_compressed(message: bytes) -> bool:
-    """Whether a batch is: then a small file could ask for any amount of memory.
+    """Whether a message is a compressed batch: a small file could then fill the memory.
 
-    https://github.com/apache/arrow/blob/main/format/Message.fbs
+    Follows https://github.com/apache/arrow/blob/main/format/Message.fbs in the flatbuffer.
     """
 
-    def field(table: int, number: int) -> int:
-        """Place of a field of a table; 0 where it is not set."""
+    def field_offset(table: int, number: int) -> int:
+        """Offset of a table's field; 0 if it is not set."""
         (back,) = struct.unpack_from("<i", message, table)
         (size,) = struct.unpack_from("<H", message, table - back)
         slot = 4 + 2 * number
@@ -65,14 +56,14 @@ def _is_compressed(message: bytes) -> bool:
         )
         return table + value_offset if value_offset else 0
 
-    def child(offset: int) -> int:
+    def follow(offset: int) -> int:
         return offset + int(struct.unpack_from("<I", message, offset)[0])
 
-    root = child(0)
-    kind, header = message[field(root, 1)], child(field(root, 2))
+    root = follow(0)
+    kind, header = message[field_offset(root, 1)], follow(field_offset(root, 2))
     if kind == _DICTIONARY_BATCH:
-        header = child(field(header, 1))
-    return kind in (_DICTIONARY_BATCH, _RECORD_BATCH) and field(header, 3) != 0
+        header = follow(field_offset(header, 1))
+    return kind in (_DICTIONARY_BATCH, _RECORD_BATCH) and field_offset(header, 3) != 0
 
 
 class ArrowPictures:

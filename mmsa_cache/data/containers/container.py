@@ -1,4 +1,4 @@
-"""What all files that hold pictures have in common."""
+"""Common parts of files that hold pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmsa_cache.errors import BadFileError
 from mmsa_cache.files.untrusted import descriptor_path, open_regular
 
 MAX_CONTAINER_BYTES = 1 << 44
-"""Of a file that is never read as a whole."""
+"""Limit of a file that is never read as a whole."""
 
 
 class Container(Protocol):
@@ -21,23 +21,23 @@ class Container(Protocol):
         """The bytes of a picture.
 
         Raises:
-            BadFileError: There is none of this name, or it has more than ``limit`` bytes.
+            BadFileError: There is no such member, or it has more than ``limit`` bytes.
             OSError: The file cannot be read.
-            ValueError: It is damaged.
+            ValueError: The file is damaged.
         """
         ...
 
 
 def arrow_source(path: Path, *, mapped: bool = False) -> Any:
-    """A regular file as pyarrow reads it.
+    """Opens a regular file for pyarrow.
 
     Args:
         path: The file.
-        mapped: Whether its pages are the arrays' memory.
+        mapped: Whether to memory-map it.
 
     Raises:
         OSError: It cannot be opened.
-        ValueError: It is no regular file.
+        ValueError: It is not a regular file.
     """
     with open_regular(path) as file:
         name = descriptor_path(file, path)
@@ -45,10 +45,10 @@ def arrow_source(path: Path, *, mapped: bool = False) -> Any:
 
 
 def validate_batch(batch: Any) -> Any:
-    """A batch of anybody's whose values can be used; if texts are no UTF-8, all are bytes.
+    """Validates an untrusted batch; if some text is not UTF-8, all text columns become binary.
 
     Raises:
-        ArrowException: It is damaged: its values would lie outside of it.
+        ArrowException: The batch is damaged: values lie outside of its buffers.
     """
     try:
         batch.validate(full=True)
@@ -69,28 +69,28 @@ def _as_bytes(column: Any) -> Any:
 
 
 def require_picture(data: Any, limit: int) -> bytes:
-    """The bytes of a member that may be missing or too large.
+    """Returns a member's bytes after checking them.
 
     Raises:
-        BadFileError: It is.
+        BadFileError: They are missing or too many.
     """
     if not isinstance(data, bytes):
         raise BadFileError("missing", "no picture is there")
     if len(data) > limit:
-        raise too_large(len(data), limit)
+        raise too_large_error(len(data), limit)
     return data
 
 
-def too_large(size: int, limit: int) -> BadFileError:
-    """A member has more bytes than a picture may have."""
+def too_large_error(size: int, limit: int) -> BadFileError:
+    """The error of a member that is larger than a picture may be."""
     return BadFileError("too large", f"{size} bytes, more than the limit of {limit}")
 
 
 def parse_column_row(member: str) -> tuple[str, int]:
-    """``COLUMN/ROW``, rows from 0.
+    """Parses ``COLUMN/ROW``, rows from 0.
 
     Raises:
-        BadFileError: It is none.
+        BadFileError: The member is not of this form.
     """
     column, _, row = member.rpartition("/")
     if not column or not row.isascii() or not row.isdecimal() or len(row) > 15:

@@ -16,14 +16,14 @@ _KINDS: Mapping[str, Callable[[Path], Container]] = {
     ".tar": TarPictures,
 }
 SUFFIXES = tuple(_KINDS)
-"""Endings of files that hold pictures."""
+"""Suffixes of files that hold pictures."""
 
 
 def open_container(path: Path) -> Container:
-    """Opens a file by its ending, one of `SUFFIXES`.
+    """Opens a file whose suffix is one of `SUFFIXES`.
 
     Raises:
         OSError: It cannot be opened.
-        ValueError: It is no such file.
+        ValueError: Its content is of another format.
     """
     return _KINDS[path.suffix.lower()](path)

@@ -1,4 +1,4 @@
-"""Pictures in a Parquet file: decoded a few rows at a time, however large its row groups are."""
+"""Pictures in a Parquet file, decoded a few rows at a time even of large row groups."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmsa_cache.data.thrift import Reader
+from mmsa_cache.data.thrift import ThriftReader
 
 from .chunks import Chunk, chunks
 from .container import arrow_source, parse_column_row, require_picture, validate_batch
 
 _BUFFER = 1 << 20
 _MOST_HEADER = 1 << 16
-"""Bytes of what stands before a page."""
+"""Most bytes of a page's header."""
 _DICTIONARY_PAGE = 2
 _MOST_REPEATED = 256 << 20
-"""Bytes of the rows of a batch that have one value in common."""
+"""Most bytes of a batch whose rows share one dictionary value."""
 _LARGE_PAGE, _MOST_RATIO = 64 << 20, 20
-"""Bytes of a page that may be compressed at will, and how far a larger one may be."""
+"""Bytes of a page with any compression ratio, and the largest ratio of larger pages."""
 _BATCH = 16
 """Rows that are decoded at once."""
 _MOST_CURSORS, _MOST_PAGES = 4, 256 << 20
-"""Places where reading goes on, and bytes of all their pages; there is one at least."""
+"""Most cursors of a file, and most bytes of all their pages; there is at least one."""
 _MOST_KEPT = 128 << 20
-"""Bytes of pictures that were passed over, of one file."""
+"""Most bytes of one file's skipped pictures that are kept for later."""
 
 
 class ParquetReader:
-    """A Parquet file whose columns are read page by page.
+    """Reads the columns of a Parquet file page by page.
 
     Raises:
-        OSError: It cannot be opened.
-        ValueError: It is no Parquet file.
+        OSError: The file cannot be opened.
+        ValueError: It is not a Parquet file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,15 +53,15 @@ class ParquetReader:
         self._pages: dict[tuple[int, str], tuple[int, int]] = {}
 
     def batches(self, group: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
-        """The rows of a row group.
+        """Yields the rows of a row group.
 
         Args:
-            group: Its number.
+            group: Index of the row group.
             columns: Names of columns, or of leaves.
-            rows: Most of a batch; fewer where rows may share large values.
+            rows: Most rows of a batch; there are fewer if rows may share large values.
 
         Raises:
-            ValueError: It is damaged, or takes far more memory than the file.
+            ValueError: The file is damaged, or takes far more memory than its size.
         """
         repeated, _ = self.pages(group, columns)
         rows = max(1, min(rows, _MOST_REPEATED // max(1, repeated)))
@@ -74,22 +74,22 @@ class ParquetReader:
             raise ValueError(f"it is damaged: {error}") from error
 
     def pages(self, group: int, columns: Sequence[str]) -> tuple[int, int]:
-        """Bytes of the largest page of repeated values of some columns, and of any page.
+        """Bytes of the largest dictionary page and of the largest page of some columns.
 
         Raises:
-            ValueError: A page takes far more memory than the file, or its place is damaged.
+            ValueError: A page takes far more memory than in the file, or its offset is damaged.
         """
         sizes = [(0, 0)]
         for chunk in self.chunks[group]:
             path = chunk.path
             if any(f"{path}.".startswith(f"{name}.") for name in columns):
                 if (group, path) not in self._pages:
-                    self._pages[group, path] = self._measured(chunk)
+                    self._pages[group, path] = self._measure(chunk)
                 sizes.append(self._pages[group, path])
         repeated, largest = zip(*sizes, strict=True)
         return max(repeated), max(largest)
 
-    def _measured(self, chunk: Chunk) -> tuple[int, int]:
+    def _measure(self, chunk: Chunk) -> tuple[int, int]:
         """See `pages`."""
         repeated = largest = 0
         if chunk.values == 0:
@@ -98,7 +98,7 @@ class ParquetReader:
         if not 0 < offset <= end <= self._source.size():
             raise ValueError("it is damaged: a column does not lie in the file")
         while offset < end:
-            reader = Reader(
+            reader = ThriftReader(
                 memoryview(self._source.read_at(min(_MOST_HEADER, end - offset), offset))
             )
             page = reader.struct()
@@ -109,17 +109,17 @@ class ParquetReader:
                 raise ValueError(f"a page of {small} bytes would take {large} in memory")
             repeated = max(repeated, large) if page.get(1) == _DICTIONARY_PAGE else repeated
             largest = max(largest, large)
-            offset += reader.at + small
+            offset += reader.offset + small
         return repeated, largest
 
 
 def leaf_of(field: pa.Field) -> str:
-    """What Parquet calls the bytes of a column of pictures."""
+    """Name of the leaf column that holds the bytes of a column of pictures."""
     return f"{field.name}.bytes" if pa.types.is_struct(field.type) else field.name
 
 
 def values_of(column: pa.Array) -> list[bytes | None]:
-    """The bytes of some pictures."""
+    """The bytes of a column of pictures."""
     if pa.types.is_struct(column.type):
         return [None if cell is None else cell["bytes"] for cell in column.to_pylist()]
     return list(column.to_pylist())
@@ -128,8 +128,8 @@ def values_of(column: pa.Array) -> list[bytes | None]:
 class ParquetPictures:
     """Pictures by column and row.
 
-    Rows are found from the start of their row group, with a few cursors that go on where they
-    are: pictures read in order, even by some threads at once, are decoded about once.
+    Each row group is read from its start by a few cursors that continue where they are, so that
+    pictures read in order, even by several threads, are decoded about once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,7 +138,7 @@ class ParquetPictures:
         counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._ends = np.cumsum(counts)
         self._cursors: list[_Cursor] = []
-        self._kept: OrderedDict[tuple[str, int], bytes | None] = OrderedDict()
+        self._passed: OrderedDict[tuple[str, int], bytes | None] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -149,9 +149,9 @@ class ParquetPictures:
         if names.count(column) != 1 or not len(self._ends) or row >= self._ends[-1]:
             return require_picture(None, limit)
         with self._lock:
-            if (column, row) not in self._kept:
+            if (column, row) not in self._passed:
                 self._read(column, row)
-            data = self._kept.pop((column, row))
+            data = self._passed.pop((column, row))
             self._bytes -= len(data or b"")
         return require_picture(data, limit)
 
@@ -170,23 +170,23 @@ class ParquetPictures:
             cursor = _Cursor(self._file, leaf, group, first)
         self._cursors.append(cursor)
         while cursor.row <= row:
-            for index, data in cursor.following():
-                if (column, index) not in self._kept:
-                    self._kept[column, index] = data
+            for index, data in cursor.read_batch():
+                if (column, index) not in self._passed:
+                    self._passed[column, index] = data
                     self._bytes += len(data or b"")
-        while self._bytes > _MOST_KEPT and len(self._kept) > 1:
-            oldest = next(key for key in self._kept if key != (column, row))
-            self._bytes -= len(self._kept.pop(oldest) or b"")
+        while self._bytes > _MOST_KEPT and len(self._passed) > 1:
+            oldest = next(key for key in self._passed if key != (column, row))
+            self._bytes -= len(self._passed.pop(oldest) or b"")
 
 
 class _Cursor:
-    """Reads a column of a row group forwards."""
+    """Reads a column of a row group batch by batch."""
 
     def __init__(self, file: ParquetReader, leaf: str, group: int, first: int) -> None:
         self.leaf, self.group, self.row = leaf, group, first
         self._batches = file.batches(group, [leaf], _BATCH)
 
-    def following(self) -> Iterator[tuple[int, bytes | None]]:
+    def read_batch(self) -> Iterator[tuple[int, bytes | None]]:
         batch = next(self._batches, None)
         if batch is None:
             raise ValueError("it is damaged: a row group is shorter than it states")

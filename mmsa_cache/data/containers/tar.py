@@ -1,4 +1,4 @@
-"""Pictures in an uncompressed tar: read where they lie, by their offsets."""
+"""Pictures in an uncompressed tar, read by their offsets."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mmsa_cache.errors import BadFileError
 from mmsa_cache.files.untrusted import open_regular, read_at
 from mmsa_cache.key_table import KeyTable
 
-from .container import require_picture, too_large
+from .container import require_picture, too_large_error
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "zstd -d"}
 _KEY = 16
-_PIECE = 4096
+_BATCH = 4096
 _MOST_HEADER = 1 << 20
-"""Bytes that are read at once: of a header, names included."""
+"""Most bytes of one read of a header, names included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TarMember:
     """A regular file in a tar."""
 
     name: str
-    """Without ``./`` at its start."""
+    """Without a leading ``./``."""
     offset: int
     size: int
 
@@ -39,16 +39,16 @@ class TarMember:
 def members(
     file: BufferedReader, name: str, passed_over: Callable[[str], None] = lambda name: None
 ) -> Iterator[TarMember]:
-    """The regular files of an open tar, in order, one at a time.
+    """Yields the regular files of an open tar in order.
 
     Args:
         file: The tar.
         name: Its file name.
-        passed_over: Called with the name of each member that is never read: links, devices, sparse
-            files, and names that are absolute or go up. Folders are no members.
+        passed_over: Called with the name of each member that is skipped: links, devices, sparse
+            files, and names that are absolute or contain ``..``. Folders are skipped silently.
 
     Raises:
-        ValueError: It is compressed, or no tar, or cut off.
+        ValueError: The file is compressed, no tar, or truncated.
     """
     command = _COMPRESSED.get(file.read(2))
     if command is not None:
@@ -60,11 +60,11 @@ def members(
     try:
         with tarfile.TarFile(name=name, fileobj=_Limited(file), errors="surrogateescape") as tar:  # type: ignore[arg-type]
             while (info := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
                 plain = os.path.normpath(info.name)
                 if info.isdir():
                     continue
-                if not info.isreg() or info.issparse() or not _goes_down(info.name):
+                if not info.isreg() or info.issparse() or not _is_inside(info.name):
                     passed_over(info.name)
                     continue
                 if info.offset_data + info.size > end:
@@ -74,12 +74,12 @@ def members(
         raise ValueError(f"it is no tar, or damaged: {error}") from error
 
 
-def _goes_down(name: str) -> bool:
+def _is_inside(name: str) -> bool:
     return not name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
 class _Limited:
-    """An open file whose reads make no more room than a header may need."""
+    """Limits each read of an open file to the size of a header."""
 
     def __init__(self, file: BufferedReader) -> None:
         self._file = file
@@ -89,11 +89,11 @@ class _Limited:
         return self._file.read(min(size, _MOST_HEADER))
 
     def close(self) -> None:
-        """Whoever opened the file closes it."""
+        """Does nothing: the file's owner closes it."""
 
 
 class TarPictures:
-    """The members of a tar by their names; of equal ones the first."""
+    """Pictures by name; of equal names the first."""
 
     def __init__(self, path: Path) -> None:
         self._names = KeyTable(_KEY)
@@ -102,7 +102,7 @@ class TarPictures:
         with open_regular(path) as file:
             for member in members(file, path.name):
                 batch.append(member)
-                if len(batch) == _PIECE:
+                if len(batch) == _BATCH:
                     extents.append(self._add_names(batch))
                     batch = []
             self._descriptor = os.dup(file.fileno())
@@ -122,7 +122,7 @@ class TarPictures:
             raise BadFileError("missing", "no picture is there")
         offset, size = self._extents[row].tolist()
         if size > limit:
-            raise too_large(size, limit)
+            raise too_large_error(size, limit)
         return require_picture(read_at(self._descriptor, size, offset), limit)
 
 

@@ -1,7 +1,6 @@
-"""Tables: files of records, read as a stream.
+"""Tables: files of records that are streamed.
 
-Each kind has a module with a function ``open_table`` of the arguments of the one here, which
-chooses by the file's ending.
+Each kind has a module with a function ``open_table``, which has the arguments of the one here.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from mmsa_cache.errors import DataError
 
 Cell = str | int | float | bool | None
 Note = Callable[[int, str, str], None]
-"""``note(line, cause, detail)``: the cause is the same for all rows with this problem; the detail
-says the same of this row, and may be empty. Line 0 is the file."""
+"""``note(line, cause, detail)``: the cause is equal for all rows with the same problem; the detail
+describes it for this row, and may be empty. Line 0 means the whole file."""
 
 _MODULES = {
     ".csv": "csv_file",
@@ -30,9 +29,7 @@ _MODULES = {
     ".tar": "tar_file",
 }
 SUFFIXES = tuple(suffix for suffix in _MODULES if suffix != ".txt")
-"""Endings of tables, in lower case; a ``.txt`` is one only where it is a label file."""
-
-
+"""Suffixes of tables in lower case, without ``.txt``, which may be a label file or a text."""
 _COMPRESSED = {
     ".gz": "gunzip",
     ".tgz": "gunzip",
@@ -40,39 +37,38 @@ _COMPRESSED = {
     ".xz": "unxz",
     ".zst": "unzstd",
 }
-"""Endings, and what unpacks it; pictures are read where they lie, which compression rules out."""
+"""Suffix → command to unpack; compressed files are refused, since pictures are read by offset."""
 
 
 class TableFile(Protocol):
-    """A table that was opened; nothing but its beginning was read."""
+    """An open table, of which only the beginning was read."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns as they stand in the file, in order."""
+        """Names of the columns in the order of the file."""
 
     @property
     def names(self) -> Mapping[str, tuple[str, ...]]:
-        """Class names by code of the columns that hold codes; empty where none does."""
+        """Column of class codes → class names in the order of their codes."""
 
     def records(self) -> Iterator[tuple[int, dict[str, Cell]]]:
-        """Line or row, counted from 1, and cells; one pass a call, never the whole file in memory.
+        """Streams line or row, counted from 1, and cells by column; each call starts anew.
 
-        A picture that lies inside is given as ``FILE!/MEMBER``, without being read. Cells may be
-        missing.
+        A picture inside the file is ``FILE!/MEMBER`` and stays unread. Cells may be missing.
 
         Raises:
-            DataError: The file cannot be read on.
+            DataError: The rest of the file cannot be read.
         """
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file's ending is a table's; one that is compressed is refused when it is opened."""
+    """Whether a file has a table's suffix, compressed or not; compressed ones cannot be opened."""
     suffix = path.suffix.lower()
     return suffix in SUFFIXES or (suffix in _COMPRESSED and _plain(path).suffix in SUFFIXES)
 
 
 def _plain(path: Path) -> Path:
-    """A compressed file's path without compression."""
+    """Path of a compressed file's content."""
     return path.with_suffix(".tar" if path.suffix.lower() == ".tgz" else "")
 
 
@@ -81,12 +77,12 @@ def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> TableF
 
     Args:
         path: The table.
-        root: The data folder: the table must be inside, and pictures inside are named from there.
-        data: Encoding, links.
-        note: Collects problems of single rows.
+        root: The data folder, which must contain the table; paths of pictures start there.
+        data: Encoding, links, names of columns.
+        note: Collects the problems of rows.
 
     Raises:
-        DataError: It is no such table, or it leads out of the data folder.
+        DataError: It is not a table, or outside of the data folder.
     """
     suffix = path.suffix.lower()
     if suffix in _COMPRESSED:
@@ -101,7 +97,7 @@ def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> TableF
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell as a label, a guid or a text: ``1.0`` of a number is ``1``, none and NaN are empty."""
+    """A cell as text: the float ``1.0`` becomes ``1``; None and NaN become empty."""
     if isinstance(cell, str):
         return cell
     if cell is None or cell != cell:

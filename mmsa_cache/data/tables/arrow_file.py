@@ -24,12 +24,12 @@ def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> ArrowT
 
 
 class _ArrowFile:
-    """See `arrow_table.Source`."""
+    """See `arrow_table.TypedFile`."""
 
     def __init__(self, path: Path) -> None:
         self.schema, self._batches = arrow_batches(path)
 
-    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
+    def batches(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
         names = [*columns, *([pictures] if pictures else [])]
         for batch in self._batches:
             try:

@@ -1,7 +1,7 @@
-"""What Parquet and Arrow have in common as tables: typed columns, some of them pictures.
+"""Tables of typed columns: common parts of Parquet and Arrow.
 
 A column of pictures holds bytes, or a struct of ``bytes`` and ``path`` as ``datasets`` writes it;
-where a row has no bytes its path counts.
+the path is used if the bytes are null.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.json_value import object_at
 
+from . import Cell
 from .columns import Columns, find_columns
 
-Cell = str | int | float | bool | None
 _INFO = "dataset_info.json"
 _MAX_INFO = 16 << 20
 _MANY_TEXTS, _MOST_RATIO = 256 << 20, 20
-"""Characters of texts that a file may have at will, and how far more than it has bytes: of a text
-that rows share, each row has one in memory."""
-_CUT = MAX_TEXT_BYTES + 4
-"""Bytes of a text that is cut, still being longer than a text may be."""
+"""A file's texts may have so many characters, or so many times its bytes: rows that share a text
+each have a copy in memory."""
+_CUT_BYTES = MAX_TEXT_BYTES + 4
+"""Longer texts are cut to this size, which is still longer than a text may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypedRows:
-    """Some rows of a table."""
+    """Consecutive rows of a table."""
 
     columns: Mapping[str, pa.Array]
-    """Of those that hold no pictures."""
+    """The columns without pictures."""
     inside: Sequence[bool] = ()
-    """Whether the bytes of each row's picture are there; empty without such a column."""
+    """Whether each row has the bytes of its picture; empty without a column of pictures."""
     paths: Sequence[str | None] = ()
-    """Where it is else."""
+    """Path of each row's picture; empty without such a column."""
 
 
 class TypedFile(Protocol):
@@ -54,12 +54,12 @@ class TypedFile(Protocol):
     def schema(self) -> pa.Schema:
         """The columns."""
 
-    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
-        """All rows.
+    def batches(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
+        """Streams all rows.
 
         Args:
-            columns: Those to be read that hold no pictures.
-            pictures: The one that does.
+            columns: Columns to read, without pictures.
+            pictures: The column of pictures, if any.
 
         Raises:
             ValueError: The file is damaged.
@@ -67,51 +67,51 @@ class TypedFile(Protocol):
 
 
 class ArrowTable:
-    """A table of typed columns, see `TableFile`; only columns that are used are read.
+    """A table of typed columns, see `TableFile`; only the columns with a role are read.
 
     Args:
         path: The file.
-        root: Where the places of pictures start.
-        source: The open file.
+        root: Where the paths of pictures start.
+        file: The open file.
         data: Names of columns.
 
     Raises:
-        DataError: A column that is to be used cannot be.
+        DataError: A column with a role holds values of another type.
     """
 
-    def __init__(self, path: Path, root: Path, source: TypedFile, data: DataSettings) -> None:
-        self._path, self._source = path, source
-        # What is no text is seen where rows are checked.
+    def __init__(self, path: Path, root: Path, file: TypedFile, data: DataSettings) -> None:
+        self._path, self._file = path, file
+        # Bytes that are not UTF-8 become lone surrogates, which checking the row reports.
         self._errors = "replace" if data.encoding_errors == "replace" else "surrogateescape"
-        self._place = path.relative_to(root).as_posix()
-        self.columns = tuple(source.schema.names)
+        self._relative_path = path.relative_to(root).as_posix()
+        self.columns = tuple(file.schema.names)
         self._used = find_columns(self.columns, data.columns)
         once = [name for name in self._used.used if self.columns.count(name) == 1]
-        fields = {name: source.schema.field(name) for name in once}
+        fields = {name: file.schema.field(name) for name in once}
         self._fields = tuple(fields)
-        self._picture = next((n for n in fields if _is_pictures(fields[n], self._used)), None)
+        self._picture = next((n for n in fields if _holds_pictures(fields[n], self._used)), None)
         for name, field in fields.items():
-            if name != self._picture and not _is_plain(field.type):
+            if name != self._picture and not _is_plain_type(field.type):
                 raise DataError(
                     f"{path.name}: the column {name!r} holds {field.type}, which is no "
                     "text, number or picture.",
                     "Name another one: --column text=NAME (image, label, guid), or [data.columns].",
                 )
-        self.names = _class_names(path, source.schema)
+        self.names = _class_names(path, file.schema)
 
     def records(self) -> Iterator[tuple[int, dict[str, Cell]]]:
-        """Row, counted from 1, and the cells of the columns that are used."""
+        """See `TableFile`; cells of the columns with a role."""
         plain = [name for name in self._fields if name != self._picture]
         row, characters_left = 0, max(_MANY_TEXTS, _MOST_RATIO * self._path.stat().st_size)
         try:
-            for rows in self._source.pieces(plain, self._picture):
+            for rows in self._file.batches(plain, self._picture):
                 cells = {name: self._cells(name, rows.columns[name]) for name in plain}
                 texts = (c for column in cells.values() for c in column if isinstance(c, str))
                 characters_left -= sum(map(len, texts))
                 if characters_left < 0:
                     raise ValueError("its texts take far more memory than the file")
                 if self._picture is not None:
-                    cells[self._picture] = self._places(row, rows)
+                    cells[self._picture] = self._picture_cells(row, rows)
                 names = tuple(cells)
                 for values in zip(*cells.values(), strict=True) if names else ():
                     row += 1
@@ -119,10 +119,10 @@ class ArrowTable:
         except (OSError, ValueError) as error:
             raise DataError(f"{self._path.name}: cannot be read: {error}") from error
 
-    def _places(self, first: int, rows: TypedRows) -> list[Cell]:
+    def _picture_cells(self, first: int, rows: TypedRows) -> list[Cell]:
         paths = rows.paths or [None] * len(rows.inside)
         return [
-            member_path(self._place, f"{self._picture}/{first + index}")
+            member_path(self._relative_path, f"{self._picture}/{first + index}")
             if is_inside
             else (path or "")
             for index, (is_inside, path) in enumerate(zip(rows.inside, paths, strict=True))
@@ -135,19 +135,19 @@ class ArrowTable:
 
 
 def open_typed_table(
-    path: Path, root: Path, data: DataSettings, source: Callable[[Path], TypedFile]
+    path: Path, root: Path, data: DataSettings, open_file: Callable[[Path], TypedFile]
 ) -> ArrowTable:
-    """Opens a table; see `mmsa_cache.data.tables`.
+    """Opens a table; see `mmsa_cache.data.tables.open_table`.
 
     Args:
-        path: As of `open_table`; so are the next two.
-        root: Data folder.
+        path: The table.
+        root: The data folder.
         data: Names of columns.
-        source: Opens the file.
+        open_file: Opens the file.
     """
     check_table_path(path, root, data)
     try:
-        return ArrowTable(path, root, source(path), data)
+        return ArrowTable(path, root, open_file(path), data)
     except DataError:
         raise
     except (OSError, ValueError) as error:
@@ -155,7 +155,7 @@ def open_typed_table(
 
 
 def typed_rows(batch: pa.RecordBatch, columns: Sequence[str], pictures: str | None) -> TypedRows:
-    """Some rows with their pictures, of which only is looked at which are there."""
+    """Rows of a batch; of the pictures it is only looked up which are null."""
     plain = {name: batch.column(name) for name in columns}
     if pictures is None:
         return TypedRows(plain)
@@ -168,23 +168,26 @@ def typed_rows(batch: pa.RecordBatch, columns: Sequence[str], pictures: str | No
 
 
 def text_cells(column: pa.Array, errors: str) -> list[Cell]:
-    """Texts, numbers and truth values.
+    """Converts texts, numbers and truth values; texts that are too long are cut to `_CUT_BYTES`.
 
     Args:
-        column: Of a type that `_is_plain`; a text that is too long is cut, and is still too long.
-        errors: What happens to bytes that are no UTF-8, as of `bytes.decode`.
+        column: A column of an `_is_plain_type`.
+        errors: Handling of bytes that are not UTF-8, as of `bytes.decode`.
     """
-    if pa.types.is_dictionary(column.type):  # one text for all rows that share it
+    if pa.types.is_dictionary(column.type):  # rows share a text
         indices, values = column.indices, column.dictionary
-        if len(values) > len(indices):  # a page's, of which few rows are here
+        if len(values) > len(indices):  # the dictionary of a page of which few rows are here
             used = indices.dictionary_encode()
             indices, values = used.indices, values.take(used.dictionary)
         cells = text_cells(values, errors)
         return [None if index is None else cells[index] for index in indices.to_pylist()]
     if pa.types.is_decimal(column.type):
         return [None if cell is None else float(cell) for cell in column.to_pylist()]
-    if _is_text(column.type) and (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_TEXT_BYTES:
-        column = pc.binary_slice(column.cast(pa.large_binary()), 0, _CUT)
+    if (
+        _is_text_type(column.type)
+        and (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_TEXT_BYTES
+    ):
+        column = pc.binary_slice(column.cast(pa.large_binary()), 0, _CUT_BYTES)
     with contextlib.suppress(UnicodeDecodeError):
         cells = column.to_pylist()
         return [c.decode(errors=errors) if isinstance(c, bytes) else c for c in cells]
@@ -192,42 +195,42 @@ def text_cells(column: pa.Array, errors: str) -> list[Cell]:
 
 
 def check_table_path(path: Path, root: Path, data: DataSettings) -> None:
-    """Checks that a table lies in the data folder.
+    """Checks that a table is in the data folder.
 
     Raises:
-        BadFileError: It does not, or is no regular file.
+        BadFileError: It is not, or it is not a regular file.
     """
     name = path.relative_to(root).as_posix()
     stat_inside(root.resolve(), name, MAX_CONTAINER_BYTES, follow_links=data.follow_links)
 
 
-def _is_pictures(field: pa.Field, used: Columns) -> bool:
+def _holds_pictures(field: pa.Field, used: Columns) -> bool:
     kind = field.type
     if field.name != used.image:
         return False
     if pa.types.is_struct(kind):
         kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else pa.null()
-    kind = _plain(kind)
+    kind = _value_type(kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_plain(kind: pa.DataType) -> bool:
-    kind = _plain(kind)
+def _is_plain_type(kind: pa.DataType) -> bool:
+    kind = _value_type(kind)
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
-    return _is_text(kind) or pa.types.is_decimal(kind) or any(test(kind) for test in tests)
+    return _is_text_type(kind) or pa.types.is_decimal(kind) or any(test(kind) for test in tests)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _is_text_type(kind: pa.DataType) -> bool:
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)
     return any(test(kind) for test in (*tests, pa.types.is_large_binary))
 
 
 def _class_names(path: Path, schema: pa.Schema) -> Mapping[str, tuple[str, ...]]:
-    """Class names of the columns of codes, as the library ``datasets`` keeps them."""
+    """Class names of the columns of codes, as the library ``datasets`` stores them."""
     class_names: dict[str, tuple[str, ...]] = {}
     with contextlib.suppress(OSError, ValueError):
         metadata = (schema.metadata or {}).get(b"huggingface")

@@ -1,9 +1,8 @@
-"""CSV and TSV files, and label files in plain text, as a stream.
+"""CSV and TSV files, and label files in plain text.
 
-The separator is the one of ``,``, ``;`` and tab that finds most columns of usual names in the
-header. Cells are quoted as Python's ``csv`` writes them. Where tabs separate, quotes may be part of
-the text instead: the file is read the way that gives fewer rows with a wrong number of columns, or
-more rows where both give as many.
+The separator is the one of ``,``, ``;`` and tab that finds most usual column names in the header.
+Cells are quoted as by Python's ``csv``. In a TSV quotes may be part of the text instead: the file
+is read the way that gives fewer rows with a wrong number of columns, then the one with more rows.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .columns import find_columns
 from .text_lines import TextLines
 
 _SEPARATORS = (",", ";", "\t")
-# Twice what a text may have: a longer one is a flaw of its row alone.
+# Twice the limit of a text, so that a text that is too long is a flaw of its row only.
 csv.field_size_limit(2 * MAX_TEXT_BYTES)
 
 
@@ -32,7 +31,7 @@ def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> CsvFil
 
 
 class CsvFile:
-    """A text file of separated cells; its first line names the columns."""
+    """A text file of separated cells with a header."""
 
     names: Mapping[str, tuple[str, ...]] = {}
 
@@ -50,7 +49,7 @@ class CsvFile:
         next(rows, None)
         width = len(self.columns)
         for line, cells in rows:
-            blank = not any(cell.strip() for cell in cells)  # spreadsheets end files with them
+            blank = not any(cell.strip() for cell in cells)  # as at the end of spreadsheets
             if len(cells) == width and not blank:
                 yield line, dict(zip(self.columns, cells, strict=True))
             elif not blank:
@@ -58,7 +57,7 @@ class CsvFile:
                 self._note(line, cause, f"expected {width} columns, received {len(cells)}")
 
     def _cells(self, quoting: int, note: Note) -> Iterator[tuple[int, list[str]]]:
-        """The rows, the header first, each with the line where it begins."""
+        """Yields the line where each row begins, and its cells; the header comes first."""
         rows = csv.reader(
             iter(self._lines),
             delimiter=self._separator,
@@ -66,7 +65,7 @@ class CsvFile:
             strict=True,
         )
         while True:
-            line = rows.line_num + 1  # a quoted cell may go over several lines
+            line = rows.line_num + 1  # a quoted cell may span several lines
             try:
                 yield line, next(rows)
             except StopIteration:
@@ -89,7 +88,7 @@ class CsvFile:
         return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=self._count_wrong)
 
     def _count_wrong(self, quoting: int) -> tuple[int, int]:
-        """Rows that have not as many cells as the header, and minus the rows that have."""
+        """Number of rows with another number of cells than the header, and minus that of others."""
         problems: list[int] = []
         rows = self._cells(quoting, lambda line, *_: problems.append(line))
         cells = Counter(len(cells) for _, cells in rows)
@@ -98,6 +97,6 @@ class CsvFile:
 
 
 def _split(header: str, separator: str) -> Sequence[str]:
-    with contextlib.suppress(csv.Error):  # reading it says what is wrong
+    with contextlib.suppress(csv.Error):  # reading the file reports it
         return next(csv.reader([header], delimiter=separator), [])
     return []

@@ -1,4 +1,4 @@
-"""Which encodings fit, by evidence; what a text is read with is always declared."""
+"""Guesses encodings, for suggestions only: texts are read with the declared encoding."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from collections.abc import Iterable
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CANDIDATES = ("utf-8", "gb18030", "cp1252")
-"""Encodings without a byte order mark, the strictest first."""
+"""Encodings without byte order marks, the strictest first."""
 
 
 def matching_encodings(samples: Iterable[bytes]) -> list[str]:
-    """The encodings in which all samples are valid, the likeliest first.
+    """The encodings in which all samples are valid, the most likely first.
 
-    A byte order mark decides: ``utf-8-sig`` or ``utf-16``. Bytes that are valid UTF-8 are hardly
-    ever anything else; what is valid ``gb18030`` and ``cp1252`` may be either, and only a reader of
-    the language can tell.
+    A byte order mark decides on ``utf-8-sig`` or ``utf-16``. Bytes that are valid UTF-8 are hardly
+    ever anything else; bytes that are valid ``gb18030`` and ``cp1252`` may be either.
 
     Args:
         samples: Beginnings of text files or tables, which may end within a character.
 
     Returns:
-        Names that ``--encoding`` takes; none where nothing fits.
+        Values for ``--encoding``; none if no encoding fits.
     """
     left = list(CANDIDATES)
     marks = set()
@@ -39,7 +38,7 @@ def matching_encodings(samples: Iterable[bytes]) -> list[str]:
 
 
 def _valid(sample: bytes, encoding: str) -> bool:
-    if b"\0" in sample:  # no text in an encoding of single bytes
+    if b"\0" in sample:  # none of the candidates has NUL in texts
         return False
     try:
         codecs.getincrementaldecoder(encoding)().decode(sample)

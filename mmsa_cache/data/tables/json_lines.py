@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line, as a stream."""
+"""JSON Lines: one object per line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .columns import find_columns
 from .text_lines import TextLines
 
 _LOOK = 1000
-"""Lines whose names are the columns."""
+"""First lines, whose names are the columns."""
 
 
 def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> JsonTable:
@@ -24,14 +24,14 @@ def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> JsonTa
 
 
 class JsonTable:
-    """A text file with an object a line; a name that an object lacks is an empty cell."""
+    """A text file with one object per line; missing names are empty cells."""
 
     names: Mapping[str, tuple[str, ...]] = {}
 
     def __init__(self, path: Path, root: Path, data: DataSettings, note: Note) -> None:
         self._lines = TextLines(path, root, data)
         self._note = note
-        # Rows with a label and rows with a tag may be in one file.
+        # Some rows of a file may have "label" and others "tag".
         self._label = "label" if data.columns.label is None else "tag"
         first = itertools.islice(self._objects(lambda *_: None), _LOOK)
         self.columns = tuple(dict.fromkeys(key for _, record in first for key in record))
@@ -75,4 +75,4 @@ class JsonTable:
 
 
 class _Items(list[tuple[str, Any]]):
-    """The members of a JSON object, doubled names included."""
+    """The members of a JSON object, including repeated names."""

@@ -1,4 +1,4 @@
-"""Parquet files, read page by page; pictures only where it is not known that all are there."""
+"""Parquet files, read page by page; pictures are read only if some may be null."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> ArrowT
 
 
 class _ParquetFile:
-    """See `arrow_table.Source`."""
+    """See `arrow_table.TypedFile`."""
 
     def __init__(self, path: Path) -> None:
         self._file = ParquetReader(path)
         self.schema = self._file.schema
 
-    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
+    def batches(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
         for group in range(self._file.metadata.num_row_groups):
             if pictures is not None and not (columns and self._has_all(group, pictures)):
                 names = [*columns, pictures]
@@ -39,6 +39,6 @@ class _ParquetFile:
                 yield TypedRows(plain, [True] * len(batch) if pictures else ())
 
     def _has_all(self, group: int, pictures: str) -> bool:
-        """Whether a row group states that no row is without a picture."""
+        """Whether a row group states that its pictures have no nulls."""
         leaf = leaf_of(self.schema.field(pictures))
         return any(c.path == leaf and c.nulls == 0 for c in self._file.chunks[group])

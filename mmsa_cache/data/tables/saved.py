@@ -1,4 +1,4 @@
-"""Folders that ``save_to_disk`` of the library ``datasets`` writes."""
+"""Folders written by ``save_to_disk`` of the library ``datasets``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _INDICES = ("_indices_files", "_indices_data_files")
 
 
 def saved_tables(folder: Path) -> frozenset[str]:
-    """Names of the tables of a folder; others there are what the library keeps for itself.
+    """Names of a folder's tables; other files there are the library's own.
 
     Args:
-        folder: Has a file ``state.json``.
+        folder: A folder with a file ``state.json``.
 
     Raises:
-        DataError: It says nothing of tables, or that their rows are to be chosen by indices.
+        DataError: The file names no tables, or selects their rows by indices.
     """
     try:
         state = object_at(parse_json(read_regular(folder / STATE, _MAX_STATE)))

@@ -1,7 +1,7 @@
 """Shards of ``webdataset``: ``000.jpg``, ``000.txt``, ``000.json`` and ``000.cls`` are one post.
 
-A key is a name up to its first dot, as the library ``webdataset`` has it; where that puts several
-pictures under one key, the keys have dots themselves and end before the last one.
+As in the library ``webdataset`` a key is a name up to its first dot. If that gives several pictures
+one key, keys contain dots and end before the last one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .arrow_table import check_table_path
 KEY = "__key__"
 _TEXTS = (".txt", ".text", ".caption")
 _LABELS = (".cls", ".label")
-_LOOKED_AT = 1000
-"""Members that tell what the keys and columns are."""
+_LOOK = 1000
+"""First members, which decide on the keys and columns."""
 
 
 def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> TarTable:
@@ -41,29 +41,29 @@ class TarTable:
 
     Args:
         path: The shard.
-        root: Where the places of pictures start.
+        root: Where the paths of pictures start.
         note: Collects problems.
 
     Raises:
-        DataError: It is no tar.
+        DataError: It is not a tar.
     """
 
     def __init__(self, path: Path, root: Path, note: Note) -> None:
         self._path, self._note = path, note
-        self._place = path.relative_to(root).as_posix()
+        self._relative_path = path.relative_to(root).as_posix()
         self.names: dict[str, tuple[str, ...]] = {}
         self._dotted = False
         try:
             with open_regular(path) as file:
-                begin = list(islice(members(file, path.name), _LOOKED_AT))
-            self._dotted = _is_dotted(begin)
+                first = list(islice(members(file, path.name), _LOOK))
+            self._dotted = _is_dotted(first)
         except (OSError, ValueError) as error:
             raise DataError(f"{path.name}: {error}") from error
         peeked = islice(self._records(lambda *_: None), 10)
         self.columns = tuple(dict.fromkeys(name for _, cells in peeked for name in cells))
 
     def records(self) -> Iterator[tuple[int, dict[str, Cell]]]:
-        """Number of the post, counted from 1, and its cells: those of its JSON too."""
+        """See `TableFile`; the members of a post's JSON are cells too."""
         return self._records(self._note)
 
     def _records(self, note: Note) -> Iterator[tuple[int, dict[str, Cell]]]:
@@ -90,7 +90,7 @@ class TarTable:
             yield row + 1, cells
 
     def _split(self, name: str) -> tuple[str, str]:
-        """Key, and ending in lower case."""
+        """Key and suffix, the latter in lower case."""
         folder, _, last = name.rpartition("/")
         stem, dot, rest = last.rpartition(".") if self._dotted else last.partition(".")
         key = stem if dot else last
@@ -108,7 +108,7 @@ class TarTable:
         if kind in IMAGE_SUFFIXES:
             if "image" in cells:
                 note("a post with several pictures", member.name)
-            cells["image"] = member_path(self._place, member.name)
+            cells["image"] = member_path(self._relative_path, member.name)
         elif kind in (*_TEXTS, *_LABELS, ".json"):
             if member.size > MAX_TEXT_BYTES:
                 note(f"a text of more than {MAX_TEXT_BYTES} bytes", member.name)
@@ -129,9 +129,9 @@ class TarTable:
                 cells.setdefault(name, value)
 
 
-def _is_dotted(begin: list[TarMember]) -> bool:
-    """Whether keys have dots: up to the first one, some would have several pictures."""
-    pictures = [PurePosixPath(m.name) for m in begin]
+def _is_dotted(first: list[TarMember]) -> bool:
+    """Whether keys contain dots: cut at the first one, some would have several pictures."""
+    pictures = [PurePosixPath(m.name) for m in first]
     pictures = [name for name in pictures if name.suffix.lower() in IMAGE_SUFFIXES]
     keys = [(name.parent, name.name.partition(".")[0]) for name in pictures]
     return len(set(keys)) < len(keys)

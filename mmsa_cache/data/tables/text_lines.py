@@ -1,4 +1,4 @@
-"""The lines of a text file inside a data folder, as often as they are wanted."""
+"""Streams the lines of a text file in a data folder."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from .encodings import matching_encodings
 
 _MAX_BYTES = 1 << 40
 _MAX_LINE = 16 << 20
-"""Characters; a line must fit into the memory."""
+"""Most characters of a line, which must fit into memory."""
 _PIECE = 1 << 20
 
 
 def with_utf8(data: DataSettings) -> DataSettings:
-    """Settings for a label file, whatever the encoding of the texts."""
+    """Settings for reading a label file, which is UTF-8 even if texts are not."""
     return data.model_copy(update={"encoding": "utf-8", "encoding_errors": "strict"})
 
 
 class TextLines:
-    """Gives the lines of a file from the start, each time it is iterated.
+    """Yields the lines of a file; each iteration starts anew.
 
-    Line ends are kept; a byte order mark is taken off.
+    Line ends are kept, a byte order mark is removed.
 
     Args:
         path: The file.
-        root: The data folder, which it must be inside.
-        data: How it is decoded.
+        root: The data folder, which must contain the file.
+        data: Encoding and links.
 
     Raises:
-        BadFileError: It is not inside, no regular file, or there is none.
+        BadFileError: The file is missing, not a regular one, or outside of the folder.
     """
 
     def __init__(self, path: Path, root: Path, data: DataSettings) -> None:
@@ -71,7 +71,7 @@ class TextLines:
             raise BadFileError("unreadable", f"{name}: {reason}") from error
 
     def _undecodable(self) -> BadFileError:
-        """Says where the first byte is that is not valid, and what would be."""
+        """The error that names the first invalid byte, and the encodings that would fit."""
         encoding = self._data.encoding
         decoder = codecs.getincrementaldecoder(encoding)()
         line, bytes_read, offset = 1, 0, 0
