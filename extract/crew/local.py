@@ -25,22 +25,20 @@ from mmsa_cache.native.processes import (
 )
 
 from .pieces import Piece
-from .protocol import EncoderLoader, Lost, PieceReply, Sealer
+from .protocol import PIECES_A_WORKER, EncoderLoader, Lost, PieceReply, Sealer
 
-_HANDS = 2
-"""Pieces that a worker holds: the next one is there when it is done with one."""
-_STARTS = 3
-"""Tries to start a worker before the work ends."""
+_MAX_FAILED_STARTS = 3
+"""Of workers, in a row, before the work ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class _WorkerSettings:
-    """What a worker process is told first."""
+    """The first message to a worker process."""
 
-    source: EncoderLoader
+    loader: EncoderLoader
     sealers: Sequence[Sealer]
     device: str
-    share: CoreShare
+    cores: CoreShare
     batch_size: int | None
 
 
@@ -49,18 +47,21 @@ def serve(pipe: Connection) -> None:
     end_with_parent()
     pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        orders: _WorkerSettings = pipe.recv()
-        orders.share.pin()  # before anything starts threads
+        settings: _WorkerSettings = pipe.recv()
+        settings.cores.pin()  # before anything starts threads
         import torch
 
         from .worker import CrewWorker
 
         torch.set_num_threads(1)
-        cores = orders.share.count
         worker = CrewWorker(
-            orders.source, orders.sealers, torch.device(orders.device), cores, orders.batch_size
+            settings.loader,
+            settings.sealers,
+            torch.device(settings.device),
+            settings.cores.count,
+            settings.batch_size,
         )
-        # Pieces are taken while others are worked on: whoever sends them must not wait for that.
+        # A thread receives pieces, so that the sender need not wait for the one that runs.
         threading.Thread(target=_receive, args=(pipe, pieces), daemon=True).start()
         pipe.send(None)  # ready
         while (piece := pieces.get()) is not None:
@@ -76,110 +77,118 @@ def _receive(pipe: Connection, pieces: queue.SimpleQueue[Piece | None]) -> None:
 
 @dataclass(slots=True)
 class _WorkerProcess:
-    orders: _WorkerSettings
+    settings: _WorkerSettings
     process: BaseProcess
     pipe: Connection
     ready: bool = False
-    hands: deque[Piece] = field(default_factory=deque)
-    """The first one is being worked on."""
+    pieces: deque[Piece] = field(default_factory=deque)
+    """The first one runs."""
+
+    @classmethod
+    def start(cls, settings: _WorkerSettings) -> _WorkerProcess:
+        ours, theirs = Pipe()
+        process = start_process(serve, (theirs,), settings.device, f"{__package__}.forked")
+        theirs.close()
+        send(ours, settings)
+        return cls(settings, process, ours)
 
 
 class LocalCrew:
-    """Processes on this machine; those that die are replaced.
+    """Worker processes on this machine; dead ones are replaced.
 
     Args:
-        source: Where encoders come from.
-        sealers: Where the shards of each job go.
-        devices: One a worker: ``cpu``, ``cuda:0`` …
+        loader: Loads encoders.
+        sealers: Of each job.
+        devices: Of each worker: ``cpu``, ``cuda:0`` …
         batch_size: Rows a forward pass; None: what suits the device.
     """
 
     def __init__(
         self,
-        source: EncoderLoader,
+        loader: EncoderLoader,
         sealers: Sequence[Sealer],
         devices: Sequence[str],
         batch_size: int | None,
     ) -> None:
         self._failed_starts = 0
         self._workers: list[_WorkerProcess] = []
-        for number, device in enumerate(devices):
-            share = core_share(number, len(devices))
-            self._workers.append(
-                _start(_WorkerSettings(source, sealers, device, share, batch_size))
-            )
+        for index, device in enumerate(devices):
+            cores = core_share(index, len(devices))
+            settings = _WorkerSettings(loader, sealers, device, cores, batch_size)
+            self._workers.append(_WorkerProcess.start(settings))
 
     @property
     def workers(self) -> int:
+        """Workers that are ready."""
         return sum(worker.ready for worker in self._workers)
 
     @property
-    def idle(self) -> int:
-        return sum(_HANDS - len(worker.hands) for worker in self._workers if worker.ready)
+    def capacity(self) -> int:
+        """Pieces that can be submitted now."""
+        return sum(PIECES_A_WORKER - len(worker.pieces) for worker in self._workers if worker.ready)
 
     def submit(self, piece: Piece) -> None:
+        """Hands a piece to the worker that has fewest."""
         ready = (worker for worker in self._workers if worker.ready)
-        worker = min(ready, key=lambda worker: len(worker.hands))
-        worker.hands.append(piece)
+        worker = min(ready, key=lambda worker: len(worker.pieces))
+        worker.pieces.append(piece)
         send(worker.pipe, piece)
 
     def wait(self, timeout: float) -> list[PieceReply]:
-        said: list[PieceReply] = []
-        heard = wait([worker.pipe for worker in self._workers], timeout)
-        for place, worker in enumerate(self._workers):
-            if worker.pipe not in heard:
+        """Replies of workers.
+
+        Raises:
+            DeviceError: Workers do not start.
+        """
+        replies: list[PieceReply] = []
+        readable = wait([worker.pipe for worker in self._workers], timeout)
+        for index, worker in enumerate(self._workers):
+            if worker.pipe not in readable:
                 continue
             try:
                 message = worker.pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
-                said += self._replace(place)
+                replies += self._replace(index)
                 continue
             if message is None:
                 worker.ready, self._failed_starts = True, 0
-                for piece in worker.hands:
+                for piece in worker.pieces:
                     send(worker.pipe, piece)
             else:
-                worker.hands.popleft()
-                said.append(message)
-        return said
+                worker.pieces.popleft()
+                replies.append(message)
+        return replies
 
-    def _replace(self, place: int) -> list[PieceReply]:
-        """Starts a worker in the place of one that has died; the piece it worked on is lost."""
-        dead = self._workers[place]
+    def _replace(self, index: int) -> list[PieceReply]:
+        """Starts a worker in place of a dead one, whose running piece is lost."""
+        dead = self._workers[index]
         reason = exit_reason(dead.process)
         if not dead.ready:
             self._failed_starts += 1
-            if self._failed_starts >= _STARTS:
+            if self._failed_starts >= _MAX_FAILED_STARTS:
                 raise DeviceError(
                     f"Workers do not start: {reason}.", "Try --workers 1; look at the memory."
                 )
-        lost = dead.hands.popleft() if dead.ready and dead.hands else None
-        self._start_again(place)
+        lost = dead.pieces.popleft() if dead.ready and dead.pieces else None
+        self._restart(index)
         return [] if lost is None else [Lost(lost.number, reason)]
 
-    def _start_again(self, place: int) -> None:
-        """The new worker has what the old one had in hand."""
-        old = self._workers[place]
+    def _restart(self, index: int) -> None:
+        """Starts a worker anew; it keeps the pieces of the old one."""
+        old = self._workers[index]
         old.pipe.close()
-        self._workers[place] = _start(old.orders)
-        self._workers[place].hands = old.hands
+        self._workers[index] = _WorkerProcess.start(old.settings)
+        self._workers[index].pieces = old.pieces
 
     def forget(self, piece: int) -> None:
-        for place, worker in enumerate(self._workers):
-            kept = deque(held for held in worker.hands if held.number != piece)
-            if len(kept) < len(worker.hands):
-                worker.hands = kept
+        """Ends the worker of a piece, and ignores its reply."""
+        for index, worker in enumerate(self._workers):
+            others = deque(each for each in worker.pieces if each.number != piece)
+            if len(others) < len(worker.pieces):
+                worker.pieces = others
                 end_process(worker.process)
-                self._start_again(place)
+                self._restart(index)
 
     def close(self) -> None:
+        """Ends all workers."""
         end_processes([(worker.process, worker.pipe) for worker in self._workers])
-
-
-def _start(orders: _WorkerSettings) -> _WorkerProcess:
-    ours, theirs = Pipe()
-    process = start_process(serve, (theirs,), orders.device, f"{__package__}.forked")
-    theirs.close()
-    worker = _WorkerProcess(orders, process, ours)
-    send(worker.pipe, orders)
-    return worker

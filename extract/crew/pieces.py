@@ -1,4 +1,4 @@
-"""Pieces: what a worker is handed at a time, and how large they are."""
+"""Pieces: the rows that a worker gets at a time, and how many."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from extract.plan import Row
 
 SECONDS = 20.0
-"""What a piece should take: about what the loss of a worker costs."""
-MOST_ROWS = 1 << 13
+"""Target duration of a piece: about what the loss of a worker costs."""
+MAX_ROWS = 1 << 13
 """Of a piece: each row of one that is handed out takes the driver about 1 kB."""
 
 Window = NDArray[np.int64]
@@ -21,19 +21,19 @@ Window = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows that one worker adds; it needs no table of the samples."""
+    """Rows that one worker encodes and seals; it needs no table of the samples."""
 
     number: int
-    """Told once: a piece that is handed out again has another number."""
+    """Unique: a piece that is handed out again gets a new number."""
     job: int
-    """Number of the job, from 0: which encoder, and where its shards go."""
+    """Index of the job, which tells the encoder and the sealer."""
     rows: tuple[Row, ...]
     windows: tuple[int, ...]
     """Rows of each window; batches never cross them, so a row's bytes are those of a plain run."""
 
 
 class Backlog:
-    """The windows that were not handed out yet, job by job.
+    """Windows that were not handed out yet, job by job.
 
     Args:
         windows: Those with missing rows, (jobs, windows, rows).
@@ -46,7 +46,7 @@ class Backlog:
 
     @property
     def job(self) -> int | None:
-        """The first job that has some; None where none has."""
+        """The first job with windows left; None if there is none."""
         while self._job < len(self._windows):
             if self._next[self._job] < len(self._windows[self._job]):
                 return self._job
@@ -54,24 +54,24 @@ class Backlog:
         return None
 
     def take(self, rate: float | None, workers: int) -> list[Window]:
-        """Windows of `job` for one piece.
+        """Removes the windows of one piece of `job`.
 
-        One at first, then as many as take `SECONDS` or have `MOST_ROWS`; fewer at the end, so that
-        all end together.
+        One window at first, then as many as take `SECONDS` or have `MAX_ROWS`; fewer towards the
+        end, so that all workers end together.
 
         Args:
             rate: Rows a second and worker; None until a piece of this encoder is done.
-            workers: Those that share what is left.
+            workers: Share what is left.
         """
         job = self.job
         assert job is not None
         first, windows = self._next[job], self._windows[job]
         end = first + 1
         if rate is not None:
-            fair = first + (len(windows) - first) // (2 * max(1, workers))
+            fair_end = first + (len(windows) - first) // (2 * max(1, workers))
             rows = len(windows[first])
-            most = min(rate * SECONDS, MOST_ROWS)
-            while end < fair and rows < most:
+            max_rows = min(rate * SECONDS, MAX_ROWS)
+            while end < fair_end and rows < max_rows:
                 rows += len(windows[end])
                 end += 1
         self._next[job] = end

@@ -1,4 +1,4 @@
-"""What the driver, its crews and the places for shards agree on."""
+"""The interfaces between the driver, its crews, and the places for shards."""
 
 from __future__ import annotations
 
@@ -21,82 +21,86 @@ from .pieces import Piece
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A piece that was done."""
+    """A piece that is done."""
 
     piece: int
     entries: tuple[ShardEntry, ...]
     """The shards that hold its rows."""
     rows: int
-    """That were encoded."""
+    """Rows that were encoded."""
     seconds: float
-    """Without the loading of the encoder."""
+    """Without loading the encoder."""
     worker: str
     """Machine and process, for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A piece that was not done, or not all of it."""
+    """A piece that failed, in whole or in part."""
 
     piece: int
     reason: str
     problems: tuple[str, ...] = ()
     """Rows that cannot be read, a line each; all others of the piece are in `entries`."""
-    again: bool = True
-    """Whether another try may succeed; not where rows cannot be read."""
+    retry: bool = True
+    """Whether another try may succeed; not if rows cannot be read."""
     entries: tuple[ShardEntry, ...] = ()
     """Shards that were sealed all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The worker of a piece died."""
+    """A piece whose worker died."""
 
     piece: int
     reason: str
     by_node: bool = False
-    """Whether its machine went, which says nothing of the piece."""
+    """Whether its machine went, which is not the fault of the piece."""
 
 
 PieceReply = Sealed | Refused | Lost
 
 
+PIECES_A_WORKER = 2
+"""One runs; the other one waits, so that the worker never does."""
+
+
 class Crew(Protocol):
-    """Workers that pieces are handed to."""
+    """Workers that encode pieces."""
 
     @property
     def workers(self) -> int:
-        """Those that work now."""
+        """Workers that are ready."""
 
     @property
-    def idle(self) -> int:
-        """Pieces that can be submitted now; a worker may hold two: one runs, one waits."""
+    def capacity(self) -> int:
+        """Pieces that can be submitted now; see `PIECES_A_WORKER`."""
 
     def submit(self, piece: Piece) -> None:
         """Hands out a piece."""
 
     def wait(self, timeout: float) -> list[PieceReply]:
-        """What workers said of pieces; waits for the first, at most so many seconds.
+        """Replies of workers; waits for the first one, at most `timeout` seconds.
 
         Raises:
             DeviceError: Workers do not start.
         """
 
     def forget(self, piece: int) -> None:
-        """Ends the worker of a piece; what it says is not waited for any more."""
+        """Ends the worker of a piece, and ignores its reply."""
 
     def close(self) -> None:
         """Ends all workers."""
 
 
 class EncoderLoader(Protocol):
-    """Opens encoders on a worker's machine; can be pickled."""
+    """Loads encoders on a worker's machine; can be pickled."""
 
     def load(self, job: int, device: torch.device) -> tuple[Encoder, Reader]:
         """The encoder of a job, and how its rows are read.
 
         Raises:
-            ModelError: It is not found here, or is another one than the driver's.
+            ModelError: It is missing here, or differs from the driver's.
         """
 
 
@@ -115,16 +119,16 @@ class Depot(Protocol):
     """The driver's side of where shards go."""
 
     def has(self, keys: Keys) -> NDArray[np.bool_]:
-        """Which rows are in the index by now, (rows,)."""
+        """Whether each row is in the index by now, (rows,)."""
 
     def adopt(self, entries: Sequence[ShardEntry]) -> int:
-        """Enters sealed shards in the index, without rows that are there already.
+        """Enters sealed shards in the index, without rows that are in it already.
 
-        Shards that are not there, by now or at all, count as nothing.
+        Shards that are missing, by now or at all, count as nothing.
 
         Returns:
             Rows that are new.
         """
 
     def finish(self) -> None:
-        """What is due when all rows are there, as a merge of small shards."""
+        """Called once all rows are present, for instance to merge small shards."""

@@ -1,4 +1,4 @@
-"""The actor of `RayCrew`: a worker in a process that Ray starts, and starts again."""
+"""The actor of `RayCrew`: a worker in a process that Ray starts and restarts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmsa_cache.version import __version__
 
-if TYPE_CHECKING:  # what a worker needs is imported by its first call
+if TYPE_CHECKING:  # imported by the first call
     from .pieces import Piece
     from .protocol import EncoderLoader, PieceReply, Sealer
     from .worker import CrewWorker
@@ -17,59 +17,59 @@ if TYPE_CHECKING:  # what a worker needs is imported by its first call
 
 @dataclass(frozen=True, slots=True)
 class ActorSettings:
-    """What an actor is made of; Ray keeps it for the length of the job."""
+    """Arguments of an actor; Ray keeps them for the length of the job."""
 
-    source: EncoderLoader
+    loader: EncoderLoader
     sealers: Sequence[Sealer]
     gpu: bool
-    """Whether it has one."""
+    """Whether it runs on one."""
     cores: int
     """Threads that read, and on the CPU that compute."""
     batch_size: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """Where an actor is."""
+class ActorInfo:
+    """Where an actor runs."""
 
     node: str
-    """Ray's number of the machine."""
+    """Ray's identifier of the machine."""
     name: str
     """Machine and process, for people."""
     version: str
-    """Of mmsa, there."""
+    """Of mmsa on that machine."""
 
 
 class RayWorker:
-    """Nothing is loaded in ``__init__``: an actor that cannot be made is never tried again."""
+    """Loads nothing in ``__init__``: Ray never retries an actor that cannot be constructed."""
 
-    def __init__(self, orders: ActorSettings) -> None:
-        self._orders = orders
-        self._made: CrewWorker | None = None
+    def __init__(self, settings: ActorSettings) -> None:
+        self._settings = settings
+        self._loaded: CrewWorker | None = None
 
     @property
     def _worker(self) -> CrewWorker:
-        if self._made is None:
+        if self._loaded is None:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             import torch
 
             from .worker import CrewWorker
 
             torch.set_num_threads(1)
-            orders = self._orders
-            # Ray shows a process the card that it was given, and no other.
-            device = torch.device("cuda:0" if orders.gpu else "cpu")
-            self._made = CrewWorker(
-                orders.source, orders.sealers, device, orders.cores, orders.batch_size
+            settings = self._settings
+            # Ray makes only the process's own card visible.
+            device = torch.device("cuda:0" if settings.gpu else "cpu")
+            self._loaded = CrewWorker(
+                settings.loader, settings.sealers, device, settings.cores, settings.batch_size
             )
-        return self._made
+        return self._loaded
 
-    def hello(self) -> Hello:
-        """Says where it is, once it can work."""
+    def info(self) -> ActorInfo:
+        """Where it runs; replies once it can work."""
         import ray
 
-        return Hello(ray.get_runtime_context().get_node_id(), self._worker.name, __version__)
+        return ActorInfo(ray.get_runtime_context().get_node_id(), self._worker.name, __version__)
 
     def run(self, piece: Piece) -> PieceReply:
-        """Does a piece."""
+        """Encodes and seals a piece."""
         return self._worker.run(piece)

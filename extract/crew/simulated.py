@@ -1,8 +1,8 @@
-"""A crew that only sleeps: it seals made-up rows, dies, hangs and lags as large fleets do.
+"""A simulated crew: it seals made-up rows, dies, hangs and lags as large fleets do.
 
-What it seals and how the driver hears of it is real; the seconds that encoders would take are
-skipped. The time that the driver and the store take counts, that in which rows are made up does
-not: on a fleet it passes on other machines.
+Shards and replies are real; the seconds that encoders would take are skipped. The time of the
+driver and the store counts, that in which rows are made up does not: other machines do it in a
+fleet.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from mmsa_cache.store.keys import Keys, as_keys
 from mmsa_cache.store.schema import FEATURE_DTYPE, Shard
 
 from .pieces import Piece
-from .protocol import Lost, PieceReply, Sealed, Sealer
+from .protocol import PIECES_A_WORKER, Lost, PieceReply, Sealed, Sealer
 
 POSITIONS, DIM, POOLS = 4, 16, ("mean", "first")
-"""Of the rows that are made up; a row's features are the bytes of its key."""
+"""Of the made-up rows; the features of a row are the bytes of its key."""
 
 
 class Clock:
-    """Seconds that pass as the computer's do, but for those that are skipped or left out."""
+    """Seconds of the computer's clock, some skipped and some left out."""
 
     def __init__(self) -> None:
         self._ahead = 0.0
         self.left_out = self.cpu_left_out = 0.0
-        """Seconds, and seconds of the processor, that were left out."""
+        """Seconds, and processor seconds, that were left out."""
 
     def __call__(self) -> float:
         return time.monotonic() + self._ahead
@@ -44,59 +44,58 @@ class Clock:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Leaves out what is done here."""
-        started, used = time.monotonic(), time.process_time()
+        """Leaves out the time spent inside."""
+        started, cpu_started = time.monotonic(), time.process_time()
         try:
             yield
         finally:
             seconds = time.monotonic() - started
             self._ahead -= seconds
             self.left_out += seconds
-            self.cpu_left_out += time.process_time() - used
+            self.cpu_left_out += time.process_time() - cpu_started
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Machines as they are; times in seconds, the mean of an exponential distribution where they
-    are means."""
+    """Machines and their faults. Times are in seconds; mean times are exponentially distributed."""
 
     workers: int = 64
     a_node: int = 8
-    """Workers that a node has, and that end with it."""
+    """Workers of a node, which end with it."""
     rows_a_second: float = 350.0
     """Of one worker."""
     load: float = 30.0
-    """Until an encoder is loaded, once a worker and job."""
+    """Time to load an encoder, once a worker and job."""
     restart: float = 60.0
-    """Until a worker that ended is replaced."""
+    """Time until a worker that ended is replaced."""
     worker_dies: float = float("inf")
     """Mean time until a worker dies."""
     node_dies: float = float("inf")
     """Mean time until a node is lost."""
     slow_workers: float = 0.0
-    """Share of the workers that take `slow` times as long for everything."""
+    """Fraction of workers that take `slow` times as long for everything."""
     slow_pieces: float = 0.0
-    """Share of the pieces that take `slow` times as long."""
+    """Fraction of pieces that take `slow` times as long."""
     slow: float = 5.0
     hung: float = 0.0
-    """Share of the pieces that never end."""
+    """Fraction of pieces that never end."""
     unsaid: float = 0.25
-    """Share of the deaths that come after a piece was sealed and before it was said."""
+    """Fraction of deaths that come between the sealing of a piece and its reply."""
 
 
 @dataclass(slots=True)
 class FleetStats:
-    """What happened on a simulated fleet."""
+    """Statistics of a simulated fleet."""
 
     deaths: int = 0
     nodes_lost: int = 0
     hung: int = 0
     slowed: int = 0
-    """Pieces that took longer than others, whatever of."""
+    """Pieces that took longer, by a slow worker or themselves."""
     ended: int = 0
-    """Workers that the driver gave up."""
+    """Workers that the driver ended."""
     rows: float = 0.0
-    """That were computed, lost ones and those that were computed twice included."""
+    """Rows that were computed, lost and repeated ones included."""
 
 
 @dataclass(slots=True)
@@ -105,47 +104,44 @@ class _SimulatedWorker:
     slow: bool
     loaded: set[int] = field(default_factory=set)
     pieces: list[Piece] = field(default_factory=list)
-    """What it holds; the first one runs."""
+    """The first one runs."""
     up: bool = True
     life: int = 0
-    """Times that it was started; what an earlier one was about to do does not happen."""
-    began: float = 0.0
-    """When the first piece did, once its encoder was loaded."""
-    lasts: float = 0.0
-    """Seconds that it takes; infinite where it never ends."""
+    """Counts its ends; events of an earlier life do not happen."""
+    started: float = 0.0
+    """When the first piece began, its encoder loaded."""
+    duration: float = 0.0
+    """Seconds that it takes; infinite if it never ends."""
 
 
 class SimulatedCrew:
-    """See the module.
+    """Workers that sleep; see the module.
 
     Args:
-        sealers: Where the shards of each job go.
+        sealers: Of each job.
         fleet: The machines.
         clock: The driver's.
-        seed: Of all that happens by chance.
+        seed: Of the random numbers.
 
     Attributes:
-        seen: What happened.
+        stats: What happened so far.
     """
-
-    _HELD = 2
-    """Pieces that a worker may hold."""
 
     def __init__(
         self, sealers: Sequence[Sealer], fleet: Fleet, clock: Clock, seed: int = 0
     ) -> None:
-        self.seen = FleetStats()
+        self.stats = FleetStats()
         self._sealers, self._fleet, self._clock = sealers, fleet, clock
         self._rng = np.random.default_rng(seed)
-        slow = self._rng.random(fleet.workers) < fleet.slow_workers
-        self._workers = [_SimulatedWorker(number, bool(s)) for number, s in enumerate(slow)]
+        slow = (self._rng.random(fleet.workers) < fleet.slow_workers).tolist()
+        self._workers = [_SimulatedWorker(number, is_slow) for number, is_slow in enumerate(slow)]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._said: list[PieceReply] = []
+        self._replies: list[PieceReply] = []
         for worker in self._workers:
-            self._expect_death(worker)
+            self._schedule_death(worker)
         for first in range(0, fleet.workers, fleet.a_node):
-            self._expect_loss(self._workers[first : first + fleet.a_node])
+            self._schedule_node_loss(self._workers[first : first + fleet.a_node])
 
     @property
     def workers(self) -> int:
@@ -153,121 +149,125 @@ class SimulatedCrew:
         return sum(worker.up for worker in self._workers)
 
     @property
-    def idle(self) -> int:
+    def capacity(self) -> int:
         """Pieces that can be submitted now."""
-        return sum(self._HELD - len(worker.pieces) for worker in self._workers if worker.up)
+        return sum(PIECES_A_WORKER - len(worker.pieces) for worker in self._workers if worker.up)
 
     def submit(self, piece: Piece) -> None:
-        """Hands a piece to the worker that holds least."""
+        """Hands a piece to the worker that has fewest."""
         worker = min((w for w in self._workers if w.up), key=lambda w: len(w.pieces))
         worker.pieces.append(piece)
         if len(worker.pieces) == 1:
-            self._begin(worker)
+            self._start_piece(worker)
 
     def wait(self, timeout: float) -> list[PieceReply]:
-        """What is said next; nothing where that takes longer."""
+        """The next replies; none if they take longer than `timeout`."""
         end = self._clock() + timeout
-        while not self._said and self._events and self._events[0][0] <= end:
+        while not self._replies and self._events and self._events[0][0] <= end:
             self._clock.skip_to(self._events[0][0])
             while self._events and self._events[0][0] <= self._clock():
                 heapq.heappop(self._events)[2]()
-        if not self._said:
+        if not self._replies:
             self._clock.skip_to(end)
-        said, self._said = self._said, []
-        return said
+        replies, self._replies = self._replies, []
+        return replies
 
     def forget(self, piece: int) -> None:
-        """Ends the worker of a piece."""
+        """Ends the worker of a piece, and ignores its reply."""
         for worker in self._workers:
             if any(held.number == piece for held in worker.pieces):
-                self.seen.ended += 1
+                self.stats.ended += 1
                 self._end(worker, "its worker was ended")
-                self._said = [said for said in self._said if said.piece != piece]
+                self._replies = [r for r in self._replies if r.piece != piece]
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Does nothing."""
 
-    def _at(self, moment: float, happens: Callable[[], None]) -> None:
+    def _schedule(self, moment: float, event: Callable[[], None]) -> None:
         if moment < float("inf"):
-            heapq.heappush(self._events, (moment, next(self._order), happens))
+            heapq.heappush(self._events, (moment, next(self._order), event))
 
-    def _after(self, worker: _SimulatedWorker, seconds: float, happens: Callable[[], None]) -> None:
-        """Unless the worker ends before."""
+    def _schedule_for(
+        self, worker: _SimulatedWorker, seconds: float, event: Callable[[], None]
+    ) -> None:
+        """Schedules an event that does not happen if the worker ends first."""
         life = worker.life
-        self._at(self._clock() + seconds, lambda: happens() if worker.life == life else None)
+        self._schedule(self._clock() + seconds, lambda: event() if worker.life == life else None)
 
-    def _begin(self, worker: _SimulatedWorker) -> None:
-        """Starts on the first piece that a worker holds."""
+    def _start_piece(self, worker: _SimulatedWorker) -> None:
         fleet, piece = self._fleet, worker.pieces[0]
         slow = worker.slow or self._rng.random() < fleet.slow_pieces
         hung = self._rng.random() < fleet.hung
-        self.seen.slowed += slow
-        self.seen.hung += hung
+        self.stats.slowed += slow
+        self.stats.hung += hung
         seconds = len(piece.rows) / fleet.rows_a_second * self._rng.uniform(0.9, 1.1)
         load = 0.0 if piece.job in worker.loaded else fleet.load
-        times = fleet.slow if slow else 1.0
-        worker.began = self._clock() + load * times
-        worker.lasts = float("inf") if hung else seconds * times
+        factor = fleet.slow if slow else 1.0
+        worker.started = self._clock() + load * factor
+        worker.duration = float("inf") if hung else seconds * factor
         worker.loaded.add(piece.job)
-        self._after(worker, load * times + worker.lasts, lambda: self._finish(worker))
+        self._schedule_for(worker, load * factor + worker.duration, lambda: self._finish(worker))
 
     def _finish(self, worker: _SimulatedWorker) -> None:
         piece = worker.pieces.pop(0)
-        self._count(worker, piece)
-        name = f"simulated {worker.number}"
-        sealed = self._seal(piece)
-        self._said.append(Sealed(piece.number, (sealed,), len(piece.rows), worker.lasts, name))
+        self._count_rows(worker, piece)
+        entries, name = (self._seal(piece),), f"simulated {worker.number}"
+        rows, seconds = len(piece.rows), worker.duration
+        self._replies.append(Sealed(piece.number, entries, rows, seconds, name))
         if worker.pieces:
-            self._begin(worker)
+            self._start_piece(worker)
 
-    def _count(self, worker: _SimulatedWorker, piece: Piece) -> None:
-        """Counts what was done of a worker's first piece."""
-        done = (self._clock() - worker.began) / worker.lasts
-        self.seen.rows += len(piece.rows) * min(1.0, max(0.0, done))
+    def _count_rows(self, worker: _SimulatedWorker, piece: Piece) -> None:
+        """Counts the rows done of a worker's first piece."""
+        fraction = (self._clock() - worker.started) / worker.duration
+        self.stats.rows += len(piece.rows) * min(1.0, max(0.0, fraction))
 
     def _seal(self, piece: Piece) -> ShardEntry:
         with self._clock.stopped():
-            return self._sealers[piece.job].seal([made_up(as_keys(row.key for row in piece.rows))])
+            return self._sealers[piece.job].seal(
+                [make_up_rows(as_keys(row.key for row in piece.rows))]
+            )
 
-    def _expect_death(self, worker: _SimulatedWorker) -> None:
-        self._after(worker, self._mean(self._fleet.worker_dies), lambda: self._die(worker))
+    def _schedule_death(self, worker: _SimulatedWorker) -> None:
+        seconds = self._draw_seconds(self._fleet.worker_dies)
+        self._schedule_for(worker, seconds, lambda: self._die(worker))
 
     def _die(self, worker: _SimulatedWorker) -> None:
-        self.seen.deaths += 1
+        self.stats.deaths += 1
         if worker.pieces and self._rng.random() < self._fleet.unsaid:
             self._seal(worker.pieces[0])
         self._end(worker, "its worker died")
 
-    def _expect_loss(self, node: Sequence[_SimulatedWorker]) -> None:
-        def lose() -> None:
-            self.seen.nodes_lost += 1
+    def _schedule_node_loss(self, node: Sequence[_SimulatedWorker]) -> None:
+        def lose_node() -> None:
+            self.stats.nodes_lost += 1
             for worker in node:
                 self._end(worker, "its node was lost", by_node=True)
-            self._expect_loss(node)
+            self._schedule_node_loss(node)
 
-        self._at(self._clock() + self._mean(self._fleet.node_dies), lose)
+        self._schedule(self._clock() + self._draw_seconds(self._fleet.node_dies), lose_node)
 
     def _end(self, worker: _SimulatedWorker, reason: str, *, by_node: bool = False) -> None:
-        """Ends a worker, which is replaced after a while."""
+        """Ends a worker; another one replaces it after a while."""
         if worker.pieces:
-            self._count(worker, worker.pieces[0])
-        for place, piece in enumerate(worker.pieces):  # the second one has not begun
-            self._said.append(Lost(piece.number, reason, by_node or place > 0))
+            self._count_rows(worker, worker.pieces[0])
+        for index, piece in enumerate(worker.pieces):  # the second one had not begun
+            self._replies.append(Lost(piece.number, reason, by_node or index > 0))
         worker.pieces, worker.up = [], False
         worker.loaded.clear()
         worker.life += 1
-        self._after(worker, self._fleet.restart, lambda: self._restart(worker))
+        self._schedule_for(worker, self._fleet.restart, lambda: self._restart(worker))
 
     def _restart(self, worker: _SimulatedWorker) -> None:
         worker.up = True
-        self._expect_death(worker)
+        self._schedule_death(worker)
 
-    def _mean(self, seconds: float) -> float:
-        return float("inf") if seconds == float("inf") else self._rng.exponential(seconds)
+    def _draw_seconds(self, mean: float) -> float:
+        return mean if mean == float("inf") else self._rng.exponential(mean)
 
 
-def made_up(keys: Keys) -> Shard:
-    """Rows whose features say which rows they are.
+def make_up_rows(keys: Keys) -> Shard:
+    """A shard whose features tell which rows they are.
 
     Args:
         keys: (rows, 16)

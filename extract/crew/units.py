@@ -1,4 +1,4 @@
-"""What the driver remembers of windows that it has handed out."""
+"""Windows that were handed out, and how fast workers are."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from .pieces import Window
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """Windows that are handed out together until their rows are there."""
+    """Windows that are handed out together until their rows are present."""
 
     job: int
     windows: list[Window]
-    """What is missing of them; empty when the rows are there or given up."""
-    failed: int = 0
-    nodes: int = 0
-    """Machines that went under it."""
-    running: int = 0
-    """Workers that have it, or whose answers are not entered yet."""
+    """Their missing rows; empty once all rows are present or given up."""
+    failures: int = 0
+    lost_machines: int = 0
+    """Machines that went while they had it."""
+    workers: int = 0
+    """Workers that have it, or whose replies are not processed yet."""
 
     @property
-    def places(self) -> NDArray[np.int64]:
-        """The rows of all windows, (rows,)."""
+    def rows(self) -> NDArray[np.int64]:
+        """Row numbers of all windows, (rows,)."""
         return np.concatenate(self.windows)
 
-    def take_away(self, rows: NDArray[np.bool_]) -> None:
-        """Takes some of the rows away, (rows,)."""
+    def remove(self, present: NDArray[np.bool_]) -> None:
+        """Removes rows by a mask, (rows,)."""
         cuts = np.cumsum([len(window) for window in self.windows])[:-1]
-        parts = zip(self.windows, np.split(rows, cuts), strict=True)
-        left = [window[~gone] for window, gone in parts]
-        self.windows = [window for window in left if len(window)]
+        masks = np.split(present, cuts)
+        windows = [window[~mask] for window, mask in zip(self.windows, masks, strict=True)]
+        self.windows = [window for window in windows if len(window)]
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A unit in a worker's hands; times in seconds."""
+    """A unit that a worker has; times in seconds."""
 
     unit: Unit
     since: float
-    limit: float
-    """When it is given to another one."""
+    deadline: float
+    """When another worker gets it."""
 
 
 @dataclass(slots=True)
 class Rate:
-    """Rows a second of a worker; what was measured long ago counts less."""
+    """Rows a second of a worker; recent measurements count more."""
 
     rows: float = 0.0
     seconds: float = 0.0

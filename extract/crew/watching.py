@@ -1,4 +1,4 @@
-"""What people see of the jobs that a crew works on, and what is counted."""
+"""Progress of the jobs of a crew, and its statistics."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from extract.plan import FeatureJob, RowLookup
 
 @dataclass(slots=True)
 class Tally:
-    """What a crew's work came to."""
+    """Statistics of a crew's work."""
 
     pieces: int = 0
-    """Handed out."""
-    again: int = 0
-    """Of these: since they had failed, their worker had died, or was the last one to end."""
+    """Pieces that were handed out."""
+    retries: int = 0
+    """Of these: after a failure, after the death of a worker, or for a straggler."""
     lost: int = 0
     """Workers that died, or did not answer."""
     encoded: int = 0
@@ -29,14 +29,14 @@ class Tally:
     store_operations: int = 0
     """Look-ups and entries."""
     store_seconds: float = 0.0
-    """That they took the driver."""
+    """Of the driver, for these."""
 
 
 class JobProgress:
-    """Shows the jobs one after another: the first one that is not complete.
+    """Shows the progress of one job at a time: the first one that is not complete.
 
     Args:
-        jobs: All of them.
+        jobs: All jobs.
         missing: Missing rows of each.
     """
 
@@ -46,18 +46,18 @@ class JobProgress:
         self._shown = -1
         self._stack = contextlib.ExitStack()
         self._advance: Callable[[int], None] = lambda count: None
-        self._move()
+        self._show_next()
 
-    def settled(self, job: int, rows: int, *, there: bool) -> None:
-        """Rows of a job that are there now, or are given up."""
+    def settle(self, job: int, rows: int, *, present: bool) -> None:
+        """Counts rows of a job that are present now, or given up."""
         self._missing[job] -= rows
-        if there:
+        if present:
             self._done[job] += rows
             if job == self._shown:
                 self._advance(rows)
-        self._move()
+        self._show_next()
 
-    def _move(self) -> None:
+    def _show_next(self) -> None:
         while self._shown < len(self._jobs) and (self._shown < 0 or not self._missing[self._shown]):
             self._stack.close()
             self._shown += 1
@@ -66,7 +66,7 @@ class JobProgress:
                 self._advance(self._done[self._shown])
 
     def close(self) -> None:
-        """Counts what others added; ends what is shown."""
+        """Ends the display; counts the rows that others added."""
         self._stack.close()
         for job, done in zip(self._jobs, self._done, strict=True):
             job.present += done - job.computed

@@ -1,4 +1,4 @@
-"""What a worker does with a piece, whatever started it."""
+"""Encodes and seals pieces; local processes and Ray actors run it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .pieces import Piece
 from .protocol import EncoderLoader, PieceReply, Refused, Sealed, Sealer
 
 LOST_DEVICE = 75
-"""Exit code of a process whose device can do nothing more."""
+"""Exit code of a process whose device is lost."""
 _PAUSE = 1.0
 """Seconds before a worker that cannot load its encoder says so: others take the pieces."""
 
@@ -36,8 +36,8 @@ class CrewWorker:
     """Encodes pieces and seals them; an encoder is loaded for the first piece that needs it.
 
     Args:
-        source: Where encoders come from.
-        sealers: Where the shards of each job go.
+        loader: Loads the encoder of each job.
+        sealers: Of each job.
         device: Where models run.
         cores: Threads that read, and on the CPU that compute.
         batch_size: Rows a forward pass; None: what suits the device.
@@ -45,95 +45,92 @@ class CrewWorker:
 
     def __init__(
         self,
-        source: EncoderLoader,
+        loader: EncoderLoader,
         sealers: Sequence[Sealer],
         device: torch.device,
         cores: int,
         batch_size: int | None,
     ) -> None:
         self.name = f"{platform.node()}:{os.getpid()}"
-        self._source, self._sealers, self._device = source, sealers, device
+        self._loader, self._sealers, self._device = loader, sealers, device
         self._threads = ThreadCounts.plan(device, cores)
         self._batch_size = rows_a_batch(batch_size, device)
         self._loaded: dict[int, tuple[Encoder, Reader]] = {}
         self._models: dict[int, HalvingEncoder] = {}
 
     def run(self, piece: Piece) -> PieceReply:
-        """Does a piece; says why where it cannot. Ends the process when the device is lost."""
+        """Encodes and seals a piece, or says why not; ends the process if the device is lost."""
         try:
-            loaded = self._load(piece.job)
+            encoder, reader = self._load(piece.job)
         except Exception as error:
-            if is_device_lost(error):
-                os._exit(LOST_DEVICE)
+            _exit_if_device_lost(error)
             time.sleep(_PAUSE)
             return Refused(piece.number, self._reason(error))
-        to = _Entries(self._sealers[piece.job])
+        writer = _PieceWriter(self._sealers[piece.job])
         started = time.perf_counter()
         try:
-            rows, problems = self._encode(piece, loaded, to)
+            problems = self._encode(piece, encoder, reader, writer)
         except Exception as error:
-            if is_device_lost(error):
-                os._exit(LOST_DEVICE)
-            return Refused(piece.number, self._reason(error), entries=tuple(to.entries))
+            _exit_if_device_lost(error)
+            return Refused(piece.number, self._reason(error), entries=tuple(writer.entries))
         seconds = time.perf_counter() - started
-        entries = tuple(to.entries)
+        entries = tuple(writer.entries)
         if problems:
             reason = f"{len(problems)} sample(s) cannot be read"
             return Refused(piece.number, reason, tuple(problems), False, entries)
-        return Sealed(piece.number, entries, rows, seconds, self.name)
+        return Sealed(piece.number, entries, len(piece.rows), seconds, self.name)
 
     def _load(self, job: int) -> tuple[Encoder, Reader]:
         if job not in self._loaded:
-            self._loaded[job] = self._source.load(job, self._device)
+            self._loaded[job] = self._loader.load(job, self._device)
         return self._loaded[job]
 
     def _encode(
-        self, piece: Piece, loaded: tuple[Encoder, Reader], to: _Entries
-    ) -> tuple[int, list[str]]:
-        """Encodes what can be read; the rows that were, and what is wrong with the others."""
+        self, piece: Piece, encoder: Encoder, reader: Reader, writer: _PieceWriter
+    ) -> list[str]:
+        """Encodes the rows that can be read; returns the problems of the others."""
         rows, ends = RowPlan.of_rows(piece.rows), np.cumsum(piece.windows)
         windows = np.split(np.arange(ends[-1]), ends[:-1])
-        encoder, reader = loaded
 
-        def encode(some: Sequence[NDArray[np.int64]]) -> int:
-            job = _PieceJob(rows=rows, writer=to, windows=some, reader=reader, encoder=encoder)
+        def encode(some: Sequence[NDArray[np.int64]]) -> None:
             extract(
-                [job],
+                [_PieceJob(rows, writer, windows=some, reader=reader, encoder=encoder)],
                 self._device,
                 shard_rows=max(piece.windows),
                 batch_size=self._batch_size,
                 threads=self._threads,
                 models=self._models,
             )
-            return job.computed
 
         try:
-            return encode(windows), []
+            encode(windows)
+            return []
         except DataError:
-            done, problems = to.rows, []
-        for window in windows:  # one bad row stops those after it; here its window alone
+            problems = []
+        for window in windows:  # an unreadable row stops the windows after it, but not these
             try:
-                done += encode([window])
+                encode([window])
             except DataError as error:
                 problems += error.problems or [error.message]
-        return done, problems
+        return problems
 
     def _reason(self, error: Exception) -> str:
-        said = error.message if isinstance(error, MmsaError) else f"{type(error).__name__}: {error}"
-        return f"{self.name}: {said}"
+        text = error.message if isinstance(error, MmsaError) else f"{type(error).__name__}: {error}"
+        return f"{self.name}: {text}"
 
 
-class _Entries:
-    """Seals what is published, and remembers it."""
+def _exit_if_device_lost(error: Exception) -> None:
+    if is_device_lost(error):
+        os._exit(LOST_DEVICE)
+
+
+class _PieceWriter:
+    """Seals the rows of one piece, and keeps the entries of its shards."""
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
         self._keys = KeyTable(KEY_BYTES)
         self.entries: list[ShardEntry] = []
-
-    @property
-    def rows(self) -> int:
-        return self._keys.count
 
     def has(self, keys: Keys) -> NDArray[np.bool_]:
         return self._keys.find(keys) >= 0

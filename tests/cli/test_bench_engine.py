@@ -59,8 +59,8 @@ def test_every_row_is_there_once_whatever_happens(tmp_path: Path, seed: int) -> 
         assert tokens == features * POSITIONS
         assert len(features) == 2 * DIM
         assert pooled == features * 2
-    seen = crew.seen
-    assert min(seen.deaths, seen.nodes_lost, seen.hung, seen.slowed, tally.again) > 0
+    seen = crew.stats
+    assert min(seen.deaths, seen.nodes_lost, seen.hung, seen.slowed, tally.retries) > 0
     assert count < seen.rows < 2 * count
     assert job.computed == count
 
@@ -73,8 +73,8 @@ def test_a_fleet_without_faults_wastes_nothing_and_no_time(tmp_path: Path) -> No
         job = FeatureJob[Depot](plan_rows(make_samples(4000), {}, "none", "text"), writer)
         drive([job], crew, shard_rows=16, tally=tally, clock=clock)
     assert (tally.lost, tally.wasted, tally.encoded) == (0, 0, 4000)
-    assert tally.again <= 4  # at the end, by workers that have nothing else
-    assert crew.seen.rows == pytest.approx(4000, rel=0.02)
+    assert tally.retries <= 4  # at the end, by workers that have nothing else
+    assert crew.stats.rows == pytest.approx(4000, rel=0.02)
     assert 100 < clock() - started < 115  # 4,000 rows, 40 a second, and the loading
 
 
@@ -83,15 +83,15 @@ def test_a_worker_that_ends_says_what_it_held(tmp_path: Path) -> None:
     with claimed(tmp_path) as writer:
         fleet = Fleet(workers=1, hung=1.0, restart=9)
         crew = SimulatedCrew([writer.sealer], fleet, Skipping())
-        assert (crew.workers, crew.idle) == (1, 2)
+        assert (crew.workers, crew.capacity) == (1, 2)
         for number in range(2):
             crew.submit(Piece(number, 0, tuple(rows[2 * number : 2 * number + 2]), (2,)))
-        assert (crew.idle, crew.wait(50.0)) == (0, [])
+        assert (crew.capacity, crew.wait(50.0)) == (0, [])
         crew.forget(0)
-        assert (crew.workers, crew.idle) == (0, 0)
+        assert (crew.workers, crew.capacity) == (0, 0)
         assert crew.wait(1.0) == [Lost(1, "its worker was ended", by_node=True)]
         assert crew.wait(9.0) == []
-        assert (crew.workers, crew.idle) == (1, 2)
+        assert (crew.workers, crew.capacity) == (1, 2)
 
 
 def test_the_table_has_a_column_a_size() -> None:

@@ -65,7 +65,7 @@ class Here:
         self._hands: list[Piece] = []
 
     @property
-    def idle(self) -> int:
+    def capacity(self) -> int:
         return 2 - len(self._hands)
 
     def submit(self, piece: Piece) -> None:

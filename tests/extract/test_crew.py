@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from extract.crew.driver import drive
-from extract.crew.pieces import MOST_ROWS, Backlog, Piece
+from extract.crew.pieces import MAX_ROWS, Backlog, Piece
 from extract.crew.protocol import Lost, PieceReply, Refused, Sealed
 from extract.crew.watching import Tally
 from extract.plan import FeatureJob, Row, plan_rows
@@ -64,11 +64,11 @@ class Told:
         self.now, self.closed = 0.0, False
 
     @property
-    def idle(self) -> int:
+    def capacity(self) -> int:
         return 2 * self.workers - len(self.hands) - len(self.silent)
 
     def submit(self, piece: Piece) -> None:
-        assert self.idle > 0
+        assert self.capacity > 0
         assert sum(piece.windows) == len(piece.rows)
         self.pieces.append(piece)
         self.hands.append(piece)
@@ -126,7 +126,7 @@ def test_every_row_is_there_once_and_pieces_fit_their_time(tmp_path: Path) -> No
         assert len(row_bytes(tmp_path)) == 400
         assert guids(crew.pieces) == list(range(400))
         assert (sum(shown), job.computed, job.present, job.total) == (400, 400, 0, 400)
-        assert (tally.encoded, tally.wasted, tally.again) == (400, 0, 0)
+        assert (tally.encoded, tally.wasted, tally.retries) == (400, 0, 0)
     windows = [len(piece.windows) for piece in crew.pieces]
     assert windows[:4] == [1] * 4  # no rate is known
     assert max(windows) == 5  # 20 seconds
@@ -186,7 +186,7 @@ def test_unreadable_rows_are_named_and_the_rest_is_there(tmp_path: Path) -> None
             ]
             if not bad:
                 return seal(job)(piece)
-            return [Refused(piece.number, bad[0], tuple(bad), again=False)]
+            return [Refused(piece.number, bad[0], tuple(bad), retry=False)]
 
         crew = Told(answer)
         with pytest.raises(DataError, match="2 sample") as caught:
@@ -208,7 +208,7 @@ def test_who_does_not_answer_is_forgotten(tmp_path: Path) -> None:
 
         crew = Told(answer)
         tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
-    assert tally.again >= 2
+    assert tally.retries >= 2
     assert len(row_bytes(tmp_path)) == ROWS
 
 
@@ -234,7 +234,7 @@ def test_pieces_are_bounded_however_quick_workers_are() -> None:
     while backlog.job is not None:
         sizes.append(sum(map(len, backlog.take(1e6, 8))))
     assert sum(sizes) == 1 << 20
-    assert max(sizes) == MOST_ROWS
+    assert max(sizes) == MAX_ROWS
     assert sizes[-1] == len(windows[0])
 
 
@@ -253,7 +253,7 @@ def test_a_straggler_is_overtaken(tmp_path: Path) -> None:
         crew = Told(answer)
         tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
     assert crew.silent == {slow[0].number: slow[0]}  # nobody waited for it
-    assert (tally.again, tally.lost, tally.wasted) == (1, 0, 0)
+    assert (tally.retries, tally.lost, tally.wasted) == (1, 0, 0)
     assert sorted(guids(crew.pieces)) == sorted([*range(ROWS), *guids(slow)])
     assert len(row_bytes(tmp_path)) == ROWS
 

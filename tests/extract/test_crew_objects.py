@@ -11,7 +11,7 @@ import numpy as np
 
 from extract.crew.driver import drive
 from extract.crew.protocol import PieceReply
-from extract.crew.simulated import Clock, Fleet, SimulatedCrew, made_up
+from extract.crew.simulated import Clock, Fleet, SimulatedCrew, make_up_rows
 from extract.crew.watching import Tally
 from extract.plan import FeatureJob
 from mmsa_cache.files.objects import ObjectFolder
@@ -65,7 +65,7 @@ def check(target: ObjectFolder, folder: Path) -> Index:
     for entry in index.entries.values():
         check_bytes(folder, entry)
         shard = map_shard(folder / entry.file, entry.rows, entry.bytes, ENCODER.fingerprint)
-        assert np.array_equal(shard.pooled, made_up(shard.keys).pooled)
+        assert np.array_equal(shard.pooled, make_up_rows(shard.keys).pooled)
         table.add(shard.keys)
     assert (table.find(PLAN.keys) >= 0).all()
     return index

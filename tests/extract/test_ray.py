@@ -168,13 +168,13 @@ def test_a_piece_that_is_forgotten_ends_its_worker_and_the_next_one_is_done(
 ) -> None:
     crew: Any = crew_of(machines, Told(__version__, slow=(1, 5)), monkeypatch)
     wait_until(lambda: bool(crew.wait(0.1) or crew.workers))
-    assert (crew.workers, crew.idle) == (1, 2)
+    assert (crew.workers, crew.capacity) == (1, 2)
     crew.submit(Number(1))
     crew.submit(Number(2))
-    assert crew.idle == 0
+    assert crew.capacity == 0
     crew.forget(1)
     (said,) = heard(crew)
-    assert (said.piece, crew.idle) == (2, 2)
+    assert (said.piece, crew.capacity) == (2, 2)
     kill(said.pid)  # while it has nothing to do: Ray starts it again
     wait_until(lambda: machines.workers("LightWorker") not in ([], [said.pid]))
     crew.submit(Number(3))
@@ -184,7 +184,7 @@ def test_a_piece_that_is_forgotten_ends_its_worker_and_the_next_one_is_done(
     crew.submit(Number(5))
     crew.submit(Number(6))
     crew.forget(6)  # it waits: the worker goes on
-    assert (crew.workers, crew.idle) == (1, 1)
+    assert (crew.workers, crew.capacity) == (1, 1)
     crew.close()
     wait_until(lambda: not machines.workers("LightWorker"))
 
@@ -206,12 +206,12 @@ def test_workers_of_another_version_and_those_that_cannot_be_made_are_named(
 
 def test_workers_are_one_a_gpu_with_its_share_of_the_cores_or_one_a_core() -> None:
     machines = [{"CPU": 64.0, "GPU": 8.0}, {"CPU": 48.0, "GPU": 4.0}, {"CPU": 16.0}, {}]
-    assert ray_crew.share_out(machines, None, gpu=True) == (12, 8)
-    assert ray_crew.share_out(machines, 5, gpu=True) == (5, 8)
-    assert ray_crew.share_out([], 5, gpu=True) == (5, 1)  # they may come later
-    assert ray_crew.share_out(machines, None, gpu=False) == (128, 1)
+    assert ray_crew.allocate_workers(machines, None, gpu=True) == (12, 8)
+    assert ray_crew.allocate_workers(machines, 5, gpu=True) == (5, 8)
+    assert ray_crew.allocate_workers([], 5, gpu=True) == (5, 1)  # they may come later
+    assert ray_crew.allocate_workers(machines, None, gpu=False) == (128, 1)
     with pytest.raises(DeviceError, match="No machine of the Ray cluster has a GPU"):
-        ray_crew.share_out(machines[2:], None, gpu=True)
+        ray_crew.allocate_workers(machines[2:], None, gpu=True)
 
 
 @pytest.mark.faults

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from extract.crew.ray_worker import ActorSettings, Hello
+from extract.crew.ray_worker import ActorInfo, ActorSettings
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class Done:
 class LightWorker:
     """Says that pieces are done."""
 
-    def __init__(self, orders: ActorSettings) -> None:
-        self._told: Any = orders.source
+    def __init__(self, settings: ActorSettings) -> None:
+        self._told: Any = settings.loader
         if self._told.broken:
             raise ImportError(self._told.broken)
 
-    def hello(self) -> Hello:
+    def info(self) -> ActorInfo:
         import ray
 
         node = ray.get_runtime_context().get_node_id()
-        return Hello(node, f"there:{os.getpid()}", self._told.version)
+        return ActorInfo(node, f"there:{os.getpid()}", self._told.version)
 
     def run(self, piece: Number) -> Done:
         if piece.number in self._told.slow:

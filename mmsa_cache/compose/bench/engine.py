@@ -164,7 +164,7 @@ def simulate(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
         stored = open_features(writer.folder)
         assert stored.starts[-1] == len(plan), "a row is there twice, or is none"
         assert (stored.find_rows(plan.keys) >= 0).all(), "a row is missing"
-    events = crew.seen
+    events = crew.stats
     return EngineRun(
         rows=rows,
         workers=fleet.workers,
@@ -176,7 +176,7 @@ def simulate(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
         slow=events.slowed,
         given_up=events.ended,
         pieces=tally.pieces,
-        again=tally.again,
+        again=tally.retries,
         wasted=1 - rows / events.rows,
         driver_seconds=driver.seconds - clock.left_out,
         driver_cpu_seconds=driver.cpu_seconds - clock.cpu_left_out,
