@@ -1,9 +1,9 @@
-"""Keeps a CPU build of torch and a CUDA build of torchvision apart.
+"""Lets a CUDA build of torchvision be imported beside a CPU build of torch.
 
-torchvision's wheels on the package index are CUDA builds; beside a CPU torch their C++ library does
-not load, and ``import torchvision`` (hence timm, and many transformers models) then dies with
-"operator torchvision::nms does not exist", because it attaches Python code to an operator that the
-library would have declared. mmsa uses none of these operators, so declaring them is enough.
+torchvision's wheels on the package index are CUDA builds. Beside a CPU torch their C++ library does
+not load, and ``import torchvision`` (hence timm and many transformers models) fails with "operator
+torchvision::nms does not exist": it attaches Python code to operators that the library would have
+declared. mmsa uses none of these operators, so it is enough to declare them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _SCHEMAS = (
 
 @functools.cache
 def prepare_torchvision() -> torch.library.Library | None:
-    """Makes ``import torchvision`` work; call it before timm or transformers are imported.
+    """Makes ``import torchvision`` work. Call it before importing timm or transformers.
 
     Returns:
-        The library that holds the declarations (they live as long as it does), or None where
-        torchvision's own library loads or torchvision is not installed.
+        The library that holds the declarations, which live as long as it does; None where
+        torchvision's own library loads, or torchvision is not installed.
     """
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:

@@ -1,8 +1,8 @@
-"""What is taken of a Hugging Face model folder, which may come from anybody.
+"""Reading an untrusted Hugging Face model folder.
 
-transformers itself looks for some thirty names in a folder, follows paths that its JSON files hold,
-and unpickles what an index calls weights. So it is never shown the folder: it gets a configuration
-that was read here, tensors of safetensors files, and tokenizer files by known names.
+transformers itself looks for some thirty names in a folder, follows paths in its JSON files and
+unpickles what an index calls weights. So it never gets the folder: it gets a configuration that is
+read here, tensors of safetensors files, and tokenizer files by known names.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.untrusted import open_regular, parse_json, read_regular
+
+from .families import JOINT_SIDES, JOINT_TYPES, TEXT_TYPES
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -29,30 +31,13 @@ TOKENIZER_FILES = (
     "*.model",
 )
 _MAX_JSON = 32 << 20
+"""Bytes."""
 _MAX_TOKENIZER = 256 << 20
 """Bytes of a tokenizer's file; those of the largest vocabularies have some 35 MB."""
 _MAX_NUMBER = 1 << 22
-"""Of a configuration, rotary bases excepted; the largest vocabularies have a million words."""
+"""Largest number in a configuration, rotary bases excepted; the largest vocabularies have a million
+words."""
 
-_READ_BOTH_WAYS = (
-    "albert bert bert-generation big_bird camembert convbert data2vec-text deberta deberta-v2 "
-    "distilbert electra ernie esm eurobert flaubert fnet ibert jina_embeddings_v3 layoutlm "
-    "longformer luke megatron-bert mobilebert modernbert mpnet mra nomic_bert nystromformer "
-    "rembert roberta roberta-prelayernorm roc_bert roformer splinter squeezebert xlm xlm-roberta "
-    "xlm-roberta-xl xlnet xmod yoso"
-)
-_READ_FORWARD = (
-    "biogpt bloom codegen cohere cohere2 falcon gemma gemma2 gemma3_text glm glm4 gpt2 "
-    "gpt_bigcode gpt_neo gpt_neox gptj granite helium llama ministral mistral modernbert-decoder "
-    "nemotron olmo olmo2 olmo3 openai-gpt opt phi phi3 qwen2 qwen3 smollm3 stablelm "
-    "starcoder2 xglm"
-)
-CAUSAL_TYPES = frozenset(_READ_FORWARD.split())
-"""Decoders: what they say of a token depends on those before it only."""
-PADDING_SENSITIVE_TYPES = frozenset(("convbert", "fnet", "nystromformer", "yoso"))
-"""Families that do not mask padding everywhere: it changes their features."""
-TEXT_TYPES = frozenset(_READ_BOTH_WAYS.split()) | CAUSAL_TYPES
-JOINT_TYPES = frozenset(("altclip", "chinese_clip", "clip", "clipseg", "metaclip_2", "siglip"))
 _FOREIGN = frozenset(
     (
         "auto_map",
@@ -62,33 +47,24 @@ _FOREIGN = frozenset(
         "transformers_weights",
     )
 )
-"""Of a configuration: code, and what changes how transformers builds and loads."""
-_SIDES = frozenset(f"{name}_{side}_model" for name in JOINT_TYPES for side in ("text", "vision"))
-"""What the halves of joint models call themselves."""
+"""Keys of a configuration that name code or change how transformers builds and loads a model."""
 
 
-def is_causal(config: Mapping[str, object]) -> bool:
-    """Whether a text model reads forward only, by its configuration."""
-    forward = str(config.get("model_type")) in CAUSAL_TYPES
-    return bool(config.get("is_decoder")) or (
-        forward and not config.get("use_bidirectional_attention")
-    )
-
-
-def file_of(folder: Path, name: str) -> Path | None:
-    """A file of a model folder; None where there is none of that name.
+def find_file(folder: Path, name: str) -> Path | None:
+    """Finds a file of a model folder; None where there is none of that name.
 
     Raises:
-        ModelError: It is no regular file, or a link that leads out of the folder.
+        ModelError: It is not a regular file, or a link that leads out of the folder.
     """
     path = folder / name
     if not path.exists() and not path.is_symlink():
         return None
     # The hub's cache keeps a model's files in `blobs`, beside its `snapshots/REVISION`.
+    allowed = [folder.resolve()]
     model = folder.parent.parent
-    cached = folder.parent.name == "snapshots" and model.name.startswith("models--")
-    homes = (folder.resolve(), *((model / "blobs").resolve() for _ in range(cached)))
-    if path.is_symlink() and path.resolve().parent not in homes:
+    if folder.parent.name == "snapshots" and model.name.startswith("models--"):
+        allowed.append((model / "blobs").resolve())
+    if path.is_symlink() and path.resolve().parent not in allowed:
         raise ModelError(
             f"{path} is a link that leads out of the model folder.",
             "Put the file itself into the folder.",
@@ -102,56 +78,56 @@ def file_of(folder: Path, name: str) -> Path | None:
     return path
 
 
-def files_of(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """The files of a model folder that match, each once and sorted by name; see `file_of`."""
+def find_files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """Finds the files of a model folder that match, sorted by name; see `find_file`."""
     names = sorted({path.name for pattern in patterns for path in folder.glob(pattern)})
-    return [path for name in names if (path := file_of(folder, name)) is not None]
+    return [path for name in names if (path := find_file(folder, name)) is not None]
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Reads a JSON object of a model folder; empty where there is no such file.
 
     Raises:
-        ModelError: It is none.
+        ModelError: The file cannot be read, or holds no JSON object.
     """
-    path = file_of(folder, name)
+    path = find_file(folder, name)
     if path is None:
         return {}
     try:
-        found = parse_json(read_regular(path, _MAX_JSON))
-        if not isinstance(found, dict):
+        value = parse_json(read_regular(path, _MAX_JSON))
+        if not isinstance(value, dict):
             raise ValueError("it holds no JSON object")
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{path} cannot be read: {error}", "Give a Hugging Face model folder."
         ) from error
-    return found
+    return value
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a model's weights: one, or those that its index names.
+def find_weight_files(folder: Path) -> list[Path]:
+    """Finds the safetensors files of a model's weights: one, or those that its index names.
 
     Raises:
         ModelError: There are none, or the index names something else.
     """
-    path = file_of(folder, WEIGHTS)
+    path = find_file(folder, WEIGHTS)
     if path is not None:
         return [path]
-    names = read_json(folder, WEIGHTS_INDEX).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise ModelError(f"{folder} holds no {WEIGHTS}.", _conversion(folder))
-    found = []
-    for name in sorted({str(name) for name in names.values()}):
-        plain = re.fullmatch(r"[\w.-]+\.safetensors", name)
-        path = file_of(folder, name) if plain else None
+    weight_map = read_json(folder, WEIGHTS_INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{folder} holds no {WEIGHTS}.", _conversion_hint(folder))
+    paths = []
+    for name in sorted({str(name) for name in weight_map.values()}):
+        is_plain = re.fullmatch(r"[\w.-]+\.safetensors", name)
+        path = find_file(folder, name) if is_plain else None
         if path is None:
             raise ModelError(
                 f"{folder / WEIGHTS_INDEX} names weights that are no safetensors file of the "
                 f"folder: {name[:80]}",
-                _conversion(folder),
+                _conversion_hint(folder),
             )
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths
 
 
 _CONVERT = (
@@ -161,15 +137,15 @@ _CONVERT = (
     "save_file({n: t.contiguous().clone() for p in parts for n, t in p.items()}, "
     "sys.argv[1] + '/model.safetensors', {'format': 'pt'})"
 )
-"""A program that makes safetensors of pickled weights, without running what they may hold."""
+"""A program that converts pickled weights to safetensors, without running code in them."""
 
 
 def convert_command(folder: str) -> str:
-    """The command line that converts the pickled weights of a model folder."""
+    """Command line that converts the pickled weights of a model folder."""
     return f'python -c "{_CONVERT}" {shlex.quote(folder)}'
 
 
-def _conversion(folder: Path) -> str:
+def _conversion_hint(folder: Path) -> str:
     if any(folder.glob("pytorch_model*.bin")):
         command = convert_command(str(folder))
         return f"Convert it to safetensors (pickled weights are never loaded): {command}"
@@ -177,10 +153,10 @@ def _conversion(folder: Path) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Reads a model's configuration, without what has no part in its features.
+    """Reads a model's configuration, without keys that do not affect its features.
 
     Raises:
-        ValueError: It asks for a model that is not supported, for code or for unlikely sizes.
+        ValueError: It asks for an unsupported model, for code or for unlikely sizes.
         ModelError: It cannot be read.
     """
     config = {
@@ -188,19 +164,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         for name, value in read_json(folder, CONFIG).items()
         if name not in ("num_labels", "id2label", "label2id", "torch_dtype", "dtype")
     }
-    kind = str(config.get("model_type"))
-    if kind not in TEXT_TYPES | JOINT_TYPES:
+    model_type = str(config.get("model_type"))
+    if model_type not in TEXT_TYPES | JOINT_TYPES:
         raise ValueError(
-            f"its model_type is {kind[:80]!r}; supported are "
+            f"its model_type is {model_type[:80]!r}; supported are "
             f"{', '.join(sorted(TEXT_TYPES | JOINT_TYPES))}"
         )
-    _check_class(config)
-    for place, name, value in _items(config):
-        if name == "model_type" and place and str(value) not in _SIDES | TEXT_TYPES:
-            raise ValueError(f"its {place} asks for a {str(value)[:80]!r}")
+    _check_tokenizer_class(config)
+    for parent, name, value in _nested_items(config):
+        if name == "model_type" and parent and str(value) not in JOINT_SIDES | TEXT_TYPES:
+            raise ValueError(f"its {parent} asks for a {str(value)[:80]!r}")
         if name in _FOREIGN and value:
             raise ValueError(f"it asks for {name}, which is not supported")
-        if "_implementation" in f"{place}.{name}" and value not in (None, "eager", "sdpa"):
+        if "_implementation" in f"{parent}.{name}" and value not in (None, "eager", "sdpa"):
             if not isinstance(value, dict):
                 raise ValueError(f"it asks for the foreign kernel {str(value)[:80]}")
         elif isinstance(value, int) and abs(value) > _MAX_NUMBER and "theta" not in name:
@@ -208,27 +184,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _items(config: Any, place: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Every value of nested JSON: where it is, its own name (that of its list), and itself."""
-    pairs = config.items() if isinstance(config, dict) else ((place, item) for item in config)
+def _nested_items(config: Any, parent: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every value of nested JSON: its parent's key, its own key (or its list's), itself."""
+    pairs = config.items() if isinstance(config, dict) else ((parent, item) for item in config)
     for name, value in pairs:
-        yield place, name, value
+        yield parent, name, value
         if isinstance(value, dict | list):
-            yield from _items(value, name)
+            yield from _nested_items(value, name)
 
 
-_SETTINGS_KEPT = (
+_KEYS = (
     "additional_special_tokens added_tokens_decoder errors extra_special_tokens model_input_names "
     "model_max_length never_split padding_side truncation_side tokenizer_class vocab_type "
     "fast_tokenizer_files"
 )
-_KEPT = frozenset(_SETTINGS_KEPT.split())
+_TOKENIZER_KEYS = frozenset(_KEYS.split())
+"""Keys that are kept of a tokenizer's settings."""
 
 
-def tokenizer_settings(folder: Path, name: str) -> dict[str, Any] | None:
-    """Reads what a file of settings says of the tokens: switches, numbers and special tokens.
+def read_tokenizer_settings(folder: Path, name: str) -> dict[str, Any] | None:
+    """Reads switches, numbers and special tokens from a file of tokenizer settings.
 
-    Paths, code, templates and arguments of other libraries are left out.
+    Leaves out paths, code, templates and arguments of other libraries.
 
     Args:
         folder: The model's files.
@@ -238,20 +215,20 @@ def tokenizer_settings(folder: Path, name: str) -> dict[str, Any] | None:
         None where there is no such file.
 
     Raises:
-        ValueError: It asks for a tokenizer of another kind, or for files outside the folder.
+        ValueError: It asks for an unsupported tokenizer, or for files outside the folder.
         ModelError: It cannot be read.
     """
-    if file_of(folder, name) is None:
+    if find_file(folder, name) is None:
         return None
-    found = read_json(folder, name)
-    versions = found.get("fast_tokenizer_files") or []
+    settings = read_json(folder, name)
+    versions = settings.get("fast_tokenizer_files") or []
     if any(not re.fullmatch(r"tokenizer[\w.-]*\.json", str(version)) for version in versions):
         raise ValueError(f"{name} names files outside the folder: {str(versions)[:80]}")
-    _check_class(found)
+    _check_tokenizer_class(settings)
     return {
         key: value
-        for key, value in found.items()
-        if key in _KEPT
+        for key, value in settings.items()
+        if key in _TOKENIZER_KEYS
         or key.endswith("_token")
         or value is None
         or isinstance(value, bool | int | float)
@@ -271,26 +248,26 @@ _CLASSES = (
     "SqueezeBertTokenizer T5Tokenizer TokenizersBackend XGLMTokenizer XLMRobertaTokenizer "
     "XLMTokenizer XLNetTokenizer"
 )
-_TOKENIZERS = frozenset(_CLASSES.split())
+_TOKENIZER_CLASSES = frozenset(_CLASSES.split())
 
 
-def _check_class(settings: Mapping[str, object]) -> None:
-    kind = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
-    if kind and kind not in _TOKENIZERS:
-        raise ValueError(f"its tokenizer_class is {kind[:80]!r}, which is not supported")
+def _check_tokenizer_class(settings: Mapping[str, object]) -> None:
+    name = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
+    if name and name not in _TOKENIZER_CLASSES:
+        raise ValueError(f"its tokenizer_class is {name[:80]!r}, which is not supported")
 
 
-def tokenizer_files(folder: Path) -> list[Path]:
-    """The files of a model's tokenizer, each of bounded size.
+def find_tokenizer_files(folder: Path) -> list[Path]:
+    """Finds the files of a model's tokenizer.
 
     Raises:
-        ModelError: One is not in the folder, or too large.
+        ModelError: One lies outside the folder, or is too large.
     """
-    found = files_of(folder, TOKENIZER_FILES)
-    for path in found:
+    paths = find_files(folder, TOKENIZER_FILES)
+    for path in paths:
         if path.stat().st_size > _MAX_TOKENIZER:
             raise ModelError(
                 f"{path} is larger than {_MAX_TOKENIZER >> 20} MB.",
                 "Give a Hugging Face model folder.",
             )
-    return found
+    return paths

@@ -1,4 +1,4 @@
-"""How pictures are brought to the input of a joint model, as its own processor does it."""
+"""Settings that prepare pictures for a joint model as its own processor does."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
-"""What transformers 5 writes; what is said of pictures is inside, and comes first."""
+"""File that transformers 5 writes; its ``image_processor`` takes precedence."""
 _RESAMPLE = {1: "bicubic", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers; Lanczos, which torch lacks, is nearly bicubic."""
+"""By Pillow's numbers. Lanczos (1), which torch lacks, is close to bicubic."""
 
 
 class InputSettings(NamedTuple):
-    """How pictures are brought to a model's square input."""
+    """Preparation of pictures for a model's square input."""
 
     size: int
     """Side in pixels."""
     crop: float | None
-    """Share of the resized short side that is cut out of the middle; None: the whole picture is
-    squashed."""
+    """Share of the resized short side that the centre crop keeps; None squashes."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: str
@@ -36,23 +35,23 @@ class InputSettings(NamedTuple):
 
 
 def read_input_settings(folder: Path) -> InputSettings:
-    """What a joint model was trained on, by its processor's settings if there are any.
+    """Reads the settings of a joint model's processor; where it has none, takes CLIP's.
 
     Args:
         folder: The model's files.
 
     Raises:
-        ModelError: They are unreadable, or its values are none for pictures.
+        ModelError: The files are unreadable, or their values do not suit pictures.
     """
     nested = read_json(folder, PROCESSOR).get("image_processor")
-    found = read_json(folder, PREPROCESSOR) if nested is None else nested
+    settings = read_json(folder, PREPROCESSOR) if nested is None else nested
     try:
         own = (read_json(folder, CONFIG).get("vision_config") or {}).get("image_size", 224)
-        size, crop = _size(found, int(own))
-        mean, std = _normalisation(found)
-        resample = _RESAMPLE.get(found.get("resample", 3))
+        size, crop = _size_and_crop(settings, int(own))
+        mean, std = _mean_and_std(settings)
+        resample = _RESAMPLE.get(settings.get("resample", 3))
         if resample is None:
-            raise ValueError(f"resample is {found['resample']!r}, which is neither of 1, 2, 3")
+            raise ValueError(f"resample is {settings['resample']!r}, which is neither of 1, 2, 3")
         return InputSettings(check_side(size, str(folder)), crop, mean, std, resample)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         name = PREPROCESSOR if nested is None else PROCESSOR
@@ -61,14 +60,19 @@ def read_input_settings(folder: Path) -> InputSettings:
         ) from error
 
 
-def _size(found: dict[str, Any], own: int) -> tuple[int, float | None]:
-    """Side of the input, and the share of the resized short side that it is."""
-    if not found.get("do_resize", True):
+def _size_and_crop(settings: dict[str, Any], own: int) -> tuple[int, float | None]:
+    """Side of the input in pixels, and its share of the resized short side.
+
+    Args:
+        settings: Of the processor.
+        own: Side by the model's configuration, for settings that state none.
+    """
+    if not settings.get("do_resize", True):
         raise ValueError("do_resize is false, pictures are of any size")
-    size, crop = found.get("size"), found.get("crop_size")
+    size, crop = settings.get("size"), settings.get("crop_size")
     whole = isinstance(size, dict) and "height" in size
     short = (size.get("height") or size.get("shortest_edge")) if isinstance(size, dict) else size
-    if not found.get("do_center_crop", not found):
+    if not settings.get("do_center_crop", not settings):
         return int(short or own), None
     side = int((crop.get("height") if isinstance(crop, dict) else crop) or short or own)
     short = int(short or side)
@@ -80,18 +84,18 @@ def _size(found: dict[str, Any], own: int) -> tuple[int, float | None]:
     return side, share if math.floor(side / share) == short else math.nextafter(share, 0)
 
 
-def _normalisation(found: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _mean_and_std(settings: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Means and deviations of the channels on a 0–1 scale."""
     mean, std = (
-        tuple(map(float, found.get(name) or default))
+        tuple(map(float, settings.get(name) or default))
         for name, default in (("image_mean", _CLIP_MEAN), ("image_std", _CLIP_STD))
     )
-    if not found.get("do_normalize", True):
+    if not settings.get("do_normalize", True):
         mean, std = (0.0,) * 3, (1.0,) * 3
     if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)):
         raise ValueError("image_mean and image_std are not three numbers each")
     scale = 255 * (
-        float(found.get("rescale_factor", 1 / 255)) if found.get("do_rescale", True) else 1
+        float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1
     )
     if math.isclose(scale, 1):
         return mean, std

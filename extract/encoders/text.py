@@ -18,7 +18,8 @@ from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .compute import cast_weights, collect_features, launching, precision, to_device
-from .folder import CONFIG, PADDING_SENSITIVE_TYPES, TOKENIZER_FILES, is_causal, read_json
+from .families import PADDING_SENSITIVE_TYPES, is_causal
+from .folder import CONFIG, TOKENIZER_FILES, read_json
 from .joint import JointTextTower, read_text_side
 from .layers import mean_pools, quarter_depth_layers
 from .model_errors import raise_model_errors

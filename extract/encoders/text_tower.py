@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .folder import is_causal
+from .families import is_causal
 from .layers import select_layers
 from .protocol import TextOutput
 

@@ -1,4 +1,4 @@
-"""Tokenizers of transformers, and what they make of texts."""
+"""Tokenizers of transformers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.files.disk import copy_new, write_new
 from mmsa_cache.files.temporary import temporary_folder
 
-from .folder import tokenizer_files, tokenizer_settings
+from .folder import find_tokenizer_files, read_tokenizer_settings
 from .joint import read_text_side
+from .model_errors import raise_model_errors
 from .transformer import load_config
 from .weights import text_folder
 
@@ -21,44 +22,40 @@ _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Loads a model's tokenizer, from a folder that holds its known files alone.
+    """Loads a model's tokenizer from a temporary folder that holds its known files only.
 
     Raises:
-        ModelError: It is not supported, or transformers cannot load it.
+        ModelError: The tokenizer is not supported, or transformers cannot load it.
     """
-    try:
+    with raise_model_errors(
+        f"The tokenizer in {folder} cannot be loaded",
+        "Check that transformers' AutoTokenizer can load this folder.",
+    ):
         config = load_config(folder)
         from transformers import AutoTokenizer
 
         with temporary_folder() as own:
-            for path in tokenizer_files(folder):
+            for path in find_tokenizer_files(folder):
                 if path.name not in _SETTINGS:
                     copy_new(path.resolve(), own / path.name, path.stat().st_size)
             for name in _SETTINGS:
-                settings = tokenizer_settings(folder, name)
+                settings = read_tokenizer_settings(folder, name)
                 if settings is not None:
                     write_new(own / name, json.dumps(settings).encode())
             return AutoTokenizer.from_pretrained(
                 own, config=config, local_files_only=True, trust_remote_code=False
             )
-    except ModelError:
-        raise
-    except Exception as error:  # transformers raises many kinds for a bad folder
-        raise ModelError(
-            f"The tokenizer in {folder} cannot be loaded: {error}",
-            "Check that transformers' AutoTokenizer can load this folder.",
-        ) from error
 
 
-def tokenize(tokenizer: Any, texts: str | Sequence[str], **how: Any) -> Any:
-    """What a tokenizer makes of texts.
+def tokenize(tokenizer: Any, texts: str | Sequence[str], **options: Any) -> Any:
+    """Calls a tokenizer.
 
     Raises:
-        ModelError: It cannot read one, as with a pattern that takes too long.
+        ModelError: It cannot read a text, for example because a pattern takes too long.
     """
     try:
-        return tokenizer(texts, **how)
-    except BaseException as error:  # a panic of the library is no Exception
+        return tokenizer(texts, **options)
+    except BaseException as error:  # a panic of the library is not an Exception
         if type(error).__name__ != "PanicException":
             raise
         raise ModelError(
@@ -69,34 +66,34 @@ def tokenize(tokenizer: Any, texts: str | Sequence[str], **how: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """What a tokenizer makes of one text."""
+    """Numbers of tokens of one text."""
 
     tokens: int
-    """Special ones included, before anything is truncated."""
+    """All tokens, special ones included, before truncation."""
     unknown: int
-    """Tokens for text outside the vocabulary."""
+    """Tokens outside the vocabulary."""
 
 
-_PIECE = 1024
-"""Texts that are counted at a time."""
+_CHUNK = 1024
+"""Texts that are tokenized at a time."""
 
 
 def count_tokens(
     texts: Sequence[str], model: str, max_tokens: int, *, joint: bool = False
 ) -> tuple[list[TokenCount], int]:
-    """Tokenizes texts with a model's own tokenizer, if it is on this machine; nothing is fetched.
+    """Counts tokens with a model's own tokenizer, if it is on this machine. Downloads nothing.
 
     Args:
         texts: The texts.
-        model: As of `resolve_text`.
-        max_tokens: Longest token sequence that is wanted.
-        joint: It is a joint image-text model.
+        model: See `resolve_text`.
+        max_tokens: Longest token sequence by the settings.
+        joint: Whether it is a joint image-text model.
 
     Returns:
-        A count a text, and the longest sequence that the encoder takes.
+        The counts of each text, and the longest sequence that the encoder takes.
 
     Raises:
-        ModelError: The tokenizer is not here or cannot be loaded.
+        ModelError: The tokenizer is not on this machine or cannot be loaded.
     """
     folder, _ = text_folder(model, weights=False, download=False)
     if joint:
@@ -104,8 +101,8 @@ def count_tokens(
     tokenizer = load_tokenizer(folder)
     unknown = tokenizer.unk_token_id
     counts = []
-    for first in range(0, len(texts), _PIECE):
-        piece = list(texts[first : first + _PIECE])
-        for ids in tokenize(tokenizer, piece, truncation=False, verbose=False)["input_ids"]:
+    for start in range(0, len(texts), _CHUNK):
+        chunk = list(texts[start : start + _CHUNK])
+        for ids in tokenize(tokenizer, chunk, truncation=False, verbose=False)["input_ids"]:
             counts.append(TokenCount(len(ids), ids.count(unknown)))
     return counts, max_tokens

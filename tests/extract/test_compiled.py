@@ -193,7 +193,7 @@ def test_a_batch_that_does_not_fit_is_compiled_at_half_the_rows() -> None:
         compiled_rows.append(len(value))
         return eager(value)  # type: ignore[no-any-return]
 
-    model[0].forward = blocks._either(eager, compiled_forward)
+    model[0].forward = blocks._compiled_or_eager(eager, compiled_forward)
     encoder: Any = Model()
     parts = HalvingEncoder(encoder).run(list(torch.zeros(5, 2)))
     assert torch.cat(parts).equal(torch.full((5, 2), 2.0))  # type: ignore[arg-type]
@@ -223,12 +223,12 @@ def test_what_is_compiled_lies_where_no_other_user_can_write(
         os.umask(before)
     assert folder == tmp_path / "cache/mmsa/compiled"
     assert {f.stat().st_mode & 0o777 for f in (folder, folder.parent)} == {0o700}
-    assert compiled._keeps_to_itself()
+    assert compiled._use_private_folder()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder)
-    assert compiled._keeps_to_itself()
+    assert compiled._use_private_folder()
     for given in (tmp_path, tmp_path / "torchinductor_mine"):
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(given))
-        assert compiled._keeps_to_itself()
+        assert compiled._use_private_folder()
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(given)  # as somebody has set it
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     folder.parent.chmod(0o770)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from extract.encoders.compat import prepare_torchvision
-from extract.encoders.folder import weight_files
+from extract.encoders.folder import find_weight_files
 from extract.encoders.image import resolve_joint_image
 from extract.encoders.options import Options
 from extract.encoders.preprocessing import read_input_settings
@@ -182,7 +182,7 @@ def test_pickled_weights_are_converted_by_the_command_that_is_named(tmp_path: Pa
     _, *arguments = shlex.split(hint.removeprefix(start))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *arguments], check=True, env=environment)
-    assert [path.name for path in weight_files(folder)] == ["model.safetensors"]
+    assert [path.name for path in find_weight_files(folder)] == ["model.safetensors"]
     encoder = resolve_text(str(folder), "pretrained", 16, 1).load(torch.device("cpu"))
     found = encoder.encode(encoder.prepare(["a good day"])).tokens
     model = AutoModel.from_config(config).eval()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from extract.encoders.folder import JOINT_TYPES, PADDING_SENSITIVE_TYPES
+from extract.encoders.families import JOINT_TYPES, PADDING_SENSITIVE_TYPES
 from extract.encoders.joint import JointTextTower
 from extract.encoders.masks import build_mask
 from extract.encoders.options import Options

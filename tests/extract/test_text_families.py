@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from extract.encoders.folder import CAUSAL_TYPES, JOINT_TYPES, is_causal
+from extract.encoders.families import CAUSAL_TYPES, JOINT_TYPES, is_causal
 from extract.encoders.joint import read_text_side
 from extract.encoders.options import Options
 from extract.encoders.text import resolve_text

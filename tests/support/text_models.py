@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from extract.encoders.compat import prepare_torchvision
-from extract.encoders.folder import TEXT_TYPES
+from extract.encoders.families import TEXT_TYPES
 from extract.encoders.text_tower import PlainTower
 from extract.encoders.transformer import load_model
 

@@ -8,9 +8,9 @@ from extract.encoders.folder import (
     TOKENIZER_FILES,
     WEIGHTS,
     WEIGHTS_INDEX,
-    files_of,
+    find_files,
+    find_weight_files,
     read_config,
-    weight_files,
 )
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.disk import DISK, copy_new, make_folders
@@ -61,12 +61,12 @@ def _file_names(folder: Path) -> list[str]:
         read_config(folder)
         names = ENCODER_FILES & {path.name for path in folder.iterdir()}
         if names & {WEIGHTS, WEIGHTS_INDEX}:
-            names |= {path.name for path in weight_files(folder)}
+            names |= {path.name for path in find_weight_files(folder)}
         links = sorted(name for name in names if (folder / name).is_symlink())
         if links:
             raise ValueError(f"no link is copied ({', '.join(links)})")
         # All of these are part of the encoder's identity.
-        hashed = {path.name for path in files_of(folder, (*TOKENIZER_FILES, f"*{TENSORS}"))}
+        hashed = {path.name for path in find_files(folder, (*TOKENIZER_FILES, f"*{TENSORS}"))}
         if hashed - names:
             unknown = ", ".join(sorted(hashed - names))
             raise ValueError(f"it holds files of unknown names ({unknown})")
