@@ -43,13 +43,13 @@ def check(
     """
     from mmsa_cache.compose.check.check import check as check_data
     from mmsa_cache.compose.check.format import format_check
-    from mmsa_cache.compose.hub.data_set import fetched
+    from mmsa_cache.compose.hub.data_set import fetch_data
 
     if folder is not None and call.flags["data"] is not None:
         raise SettingsError("The data folder is given twice.", "Leave --data out.")
     settings = call.settings() if folder is None else call.settings(data=folder)
     check_outputs(html, force=force)
-    settings = fetched(settings) if online else settings
+    settings = fetch_data(settings) if online else settings
     found = check_data(settings, html, files=not no_files)
     if not call.print_json(found.as_json()):
         print_result(format_check(found))

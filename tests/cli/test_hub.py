@@ -15,10 +15,10 @@ import pytest
 
 from mmsa_cache.compose.hub import pull as pull_module
 from mmsa_cache.compose.hub import push as push_module
-from mmsa_cache.compose.hub.at_hub import asking
-from mmsa_cache.compose.hub.host import Remote, RemoteFile, is_of_store, local_files
-from mmsa_cache.compose.hub.private import places_of, shared_encoder
-from mmsa_cache.compose.hub.repository import repository_of
+from mmsa_cache.compose.hub.host import RemoteFile, RemoteStore, is_of_store, local_files
+from mmsa_cache.compose.hub.hub_host import parse_repository
+from mmsa_cache.compose.hub.hub_repository import hub_errors
+from mmsa_cache.compose.hub.private import foreign_paths, shared_encoder
 from mmsa_cache.data.stored import read_split, split_path, write_split
 from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
 from mmsa_cache.files.disk import Disk
@@ -355,7 +355,7 @@ def test_a_pull_that_dies_while_it_puts_files_in_place_resumes(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = local_files(work / "cache")
-    remote = Remote({name: remote_file(path) for name, path in there.items()})
+    remote = RemoteStore({name: remote_file(path) for name, path in there.items()})
     hashes = {name: file_sha256(path) for name, path in there.items()}
     rename = Disk.rename
     for step in range(len(there)):
@@ -378,12 +378,12 @@ def test_a_pull_that_dies_while_it_puts_files_in_place_resumes(
         found = local_files(root)
         assert len(found) == step
         assert [f.problem for f in list_features(root) if f.rows and f.problem] == []
-        known = pull_module._known(root, NAME)
-        assert pull_module._same(root, found, remote, known, "the hub") == found.keys()
+        known = pull_module._read_note(root, NAME)
+        assert pull_module._matching_files(root, found, remote, known, "the hub") == found.keys()
         # also where the repository was changed meanwhile
-        assert pull_module._same(root, found, Remote({}), known, "the hub") == set()
+        assert pull_module._matching_files(root, found, RemoteStore({}), known, "the hub") == set()
         with pytest.raises(CacheError, match="holds another store") as caught:
-            pull_module._same(root, there, Remote({}), {}, "the hub")
+            pull_module._matching_files(root, there, RemoteStore({}), {}, "the hub")
         assert len(caught.value.problems) == len(there)
 
 
@@ -396,20 +396,20 @@ def remote_file(path: Path) -> RemoteFile:
 def test_what_the_client_raises_is_told() -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    with pytest.raises(CacheError, match="HF_HUB_OFFLINE is set"), asking(NAME):
+    with pytest.raises(CacheError, match="HF_HUB_OFFLINE is set"), hub_errors(NAME):
         raise LocalEntryNotFoundError("nothing here") from OfflineModeIsEnabled("offline")
-    with pytest.raises(OSError, match="No space left") as full, asking(NAME):
+    with pytest.raises(OSError, match="No space left") as full, hub_errors(NAME):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not isinstance(full.value, CacheError)
-    with pytest.raises(StaleCacheError, match="old"), asking(NAME):
+    with pytest.raises(StaleCacheError, match="old"), hub_errors(NAME):
         raise StaleCacheError("old")
 
 
 def test_addresses() -> None:
-    assert repository_of("hf://me/posts") == repository_of("hf://datasets/me/posts") == NAME
+    assert parse_repository("hf://me/posts") == parse_repository("hf://datasets/me/posts") == NAME
     for wrong in ("me/posts", "hf://me", "hf://me/../x", "https://hf.co/me/posts", "hf://a/b/c/d"):
         with pytest.raises(SettingsError, match=r"hf://USER/REPO"):
-            repository_of(wrong)
+            parse_repository(wrong)
 
 
 @pytest.mark.parametrize(
@@ -431,8 +431,8 @@ def test_names_stay_and_places_go(model: str, kept: str) -> None:
     encoder = StoredEncoder.model_validate({"fields": fields, "told": {"text": {"model": model}}})
     shared = shared_encoder(encoder)
     assert shared.told == {"text": {"model": kept}}
-    assert places_of(shared.told) == []
-    assert (places_of(encoder.told) == []) == (model == kept)
+    assert foreign_paths(shared.told) == []
+    assert (foreign_paths(encoder.told) == []) == (model == kept)
 
 
 def test_a_push_takes_what_was_sealed_when_it_began(

@@ -10,8 +10,8 @@ import pytest
 
 from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull
-from mmsa_cache.compose.hub.host import Remote, RemoteFile, local_files
-from mmsa_cache.compose.hub.repository import Repository
+from mmsa_cache.compose.hub.host import RemoteFile, RemoteStore, local_files
+from mmsa_cache.compose.hub.hub_host import HubHost
 from mmsa_cache.errors import LinkError, SettingsError
 from mmsa_cache.files.locks import hold_lock
 from mmsa_cache.files.results import check_outputs, write_result
@@ -90,15 +90,15 @@ def test_a_pull_that_is_resumed_gives_no_index_a_second_name(victim: Path) -> No
     root, staging = Path("cache"), Path("cache/.pull")
     write(root, 2)
     there = local_files(root)
-    remote = Remote(dict.fromkeys(there, RemoteFile(1)))
+    remote = RemoteStore(dict.fromkeys(there, RemoteFile(1)))
     for _ in range(2):
-        pull._stage(Repository("hf://me/posts"), remote, staging, there)
+        pull._stage(HubHost("hf://me/posts"), remote, staging, there)
     assert {path.stat().st_nlink for path in root.rglob("*.h5")} == {2}
     write(root)
     (staging / ".cache").mkdir()
     os.link(victim, staging / ".cache/a.incomplete")
     with pytest.raises(LinkError, match=r"a\.incomplete has another name"):
-        pull._stage(Repository("hf://me/posts"), remote, staging, there)
+        pull._stage(HubHost("hf://me/posts"), remote, staging, there)
 
 
 def test_the_demo_makes_no_posts_among_somebodys(victim: Path) -> None:

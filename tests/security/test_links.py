@@ -13,8 +13,8 @@ import pytest
 from fuse.training.checkpoints import FolderCheckpoint
 from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull, push
-from mmsa_cache.compose.hub.host import Remote
-from mmsa_cache.compose.hub.repository import Repository
+from mmsa_cache.compose.hub.host import RemoteStore
+from mmsa_cache.compose.hub.hub_host import HubHost
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.set_aside import write_set_aside
 from mmsa_cache.errors import LinkError, MmsaError, SettingsError
@@ -85,7 +85,7 @@ def shelve() -> None:
 
 
 def stage_a_pull() -> None:
-    pull._stage(Repository("hf://me/posts"), Remote({}), Path("cache/.pull"), {})
+    pull._stage(HubHost("hf://me/posts"), RemoteStore({}), Path("cache/.pull"), {})
 
 
 def stage_a_push() -> None:

@@ -62,7 +62,7 @@ def test_lines_of_trials_of_any_kind_are_passed_over(tmp_path: Path) -> None:
 def test_a_note_of_a_pull_that_is_none_counts_as_missing(tmp_path: Path, files: object) -> None:
     note = {"repository": "me/posts", "files": files}
     (tmp_path / pull._NOTE).write_text(json.dumps(note))
-    assert pull._known(tmp_path, "me/posts") == {}
+    assert pull._read_note(tmp_path, "me/posts") == {}
 
 
 @pytest.mark.parametrize("place", ["cache/data", "cache/data/train.parquet"])

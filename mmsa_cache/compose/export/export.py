@@ -34,8 +34,8 @@ from ..export_folder import (
     ONNX_FILE,
     whole_folder,
 )
-from ..hub.at_hub import AtHub
-from ..hub.model import model_of, push_model
+from ..hub.hub_repository import HubRepository
+from ..hub.model import model_repository, push_model
 from ..predict.predictor import Predictor, load_model
 from ..session.encoders import resolve_local_encoder
 from ..session.path_policy import ENCODER_PATHS, NO_OVERRIDES, PathPolicy, RunOverrides
@@ -107,7 +107,7 @@ def export(request: ExportRequest) -> Export:
         raise SettingsError(
             "Nothing says where the export goes.", "Give --to FOLDER, or --push USER/REPO."
         )
-    hub = None if request.push is None else model_of(request.push)
+    hub = None if request.push is None else model_repository(request.push)
     run = RunFolder.find(request.run)
     model = load_model(run.path, **asdict(replace(request.overrides, device="cpu")))
     with ExitStack() as stack:
@@ -132,7 +132,11 @@ def export(request: ExportRequest) -> Export:
 
 
 def _write(
-    request: ExportRequest, hub: AtHub | None, run: RunFolder, model: Predictor, folder: Path
+    request: ExportRequest,
+    hub: HubRepository | None,
+    run: RunFolder,
+    model: Predictor,
+    folder: Path,
 ) -> float | None:
     """Fills an export's folder and checks it; returns the ONNX graph's difference from PyTorch."""
     copy_new(run.path / MODEL_FILE, folder / MODEL_FILE, MOST_WEIGHTS)

@@ -12,7 +12,7 @@ from mmsa_cache.console import say
 from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, check_split, unknown_name
 from mmsa_cache.store.writer import FeatureWriter
 
-from ..hub.data_set import fetched
+from ..hub.data_set import fetch_data
 from ..session.completion import use_stored_data_settings
 from ..session.path_policy import PathPolicy
 from ..session.samples import splits_of
@@ -105,7 +105,7 @@ def extract_splits(
     engine = engine.with_all_gpus(settings)  # raises before data is read
     store = Store(settings.cache.dir, renewing=True)
     policy = PathPolicy(settings, store.root)
-    settings = use_stored_data_settings(fetched(settings), store, policy, extracting=True)
+    settings = use_stored_data_settings(fetch_data(settings), store, policy, extracting=True)
     names = parse_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
     if split == "train" and not store.split("val") and "val" in splits_of(settings, store):

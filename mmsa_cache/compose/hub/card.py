@@ -16,7 +16,7 @@ from mmsa_cache.store.encoder import StoredEncoder
 
 @dataclass(frozen=True, slots=True)
 class SharedFeatures:
-    """Features that are shared."""
+    """Features in a shared store."""
 
     encoder: StoredEncoder
     rows: int
@@ -25,7 +25,7 @@ class SharedFeatures:
 
 @dataclass(frozen=True, slots=True)
 class SharedSplit:
-    """A split that is shared."""
+    """A split in a shared store."""
 
     about: StoredSplit
     rows: int
@@ -37,9 +37,10 @@ class SharedSplit:
     def of(cls, about: StoredSplit, samples: SampleTable) -> SharedSplit:
         """Counts the rows of a split."""
         labels = samples.labels
-        known = np.bincount(labels[labels != UNKNOWN_LABEL], minlength=len(about.classes))
-        counts = dict(zip(about.classes, known.tolist(), strict=True))
-        return cls(about, len(samples), counts, int((labels == UNKNOWN_LABEL).sum()))
+        labelled = labels[labels != UNKNOWN_LABEL]
+        counts = np.bincount(labelled, minlength=len(about.classes)).tolist()
+        by_class = dict(zip(about.classes, counts, strict=True))
+        return cls(about, len(labels), by_class, len(labels) - len(labelled))
 
 
 def card_of(
@@ -49,13 +50,13 @@ def card_of(
     *,
     texts: bool,
 ) -> str:
-    """The page that the hub shows of a repository.
+    """The data card of a repository, in Markdown.
 
     Args:
         repository: ``USER/REPO``.
-        features: All that it holds.
-        splits: All that it holds.
-        texts: Whether the texts are in it.
+        features: All features of the store.
+        splits: All splits of the store.
+        texts: Whether the store has the texts.
     """
     lines = ["---", "tags: [mmsa]", "configs:", "- config_name: default", "  data_files:"]
     for split in splits:
@@ -71,36 +72,35 @@ def card_of(
         "mmsa train --cache cache",
         "```",
         "",
-        *(f"Note: {_plain(note)}." for note in _notes(features, splits)),
+        *(f"Note: {_escape(note)}." for note in _notes(features, splits)),
         "",
         "| split | rows | classes |",
         "|---|---|---|",
     ]
     for split in splits:
-        counts = [f"{_plain(name)} {count}" for name, count in split.counts.items() if count]
+        counts = [f"{_escape(name)} {count}" for name, count in split.counts.items() if count]
         counts += [f"no label {split.unlabelled}"] if split.unlabelled else []
         lines.append(f"| {split.about.split} | {split.rows} | {', '.join(counts)} |")
     lines += ["", "| modality | encoder | weights | rows | size |", "|---|---|---|---|---|"]
-    for found in features:
-        identity = found.encoder.identity
-        weights = _plain(str(identity.fields.get("weights", "none"))[:60])
+    for shared in features:
+        identity = shared.encoder.identity
+        weights = _escape(str(identity.fields.get("weights", "none"))[:60])
         lines.append(
-            f"| {identity.modality} | {_plain(identity.label)} | {weights} | {found.rows} | "
-            f"{decimal(found.bytes)} |"
+            f"| {identity.modality} | {_escape(identity.label)} | {weights} | {shared.rows} | "
+            f"{decimal(shared.bytes)} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def _notes(features: Sequence[SharedFeatures], splits: Sequence[SharedSplit]) -> list[str]:
     notes = [split.about.note for split in splits if split.about.note]
-    notes += [f.encoder.identity.label for f in features if f.encoder.identity.random_weights]
-    for found in features:
-        if found.encoder.identity.imported:
-            notes.append(f"the features of {found.encoder.identity.name} were imported")
+    identities = [shared.encoder.identity for shared in features]
+    notes += [identity.label for identity in identities if identity.random_weights]
+    notes += [f"the features of {i.name} were imported" for i in identities if i.imported]
     return list(dict.fromkeys(notes))
 
 
-def _plain(text: str) -> str:
-    """Words of others, on one line and outside of the markup."""
+def _escape(text: str) -> str:
+    """Escapes text for Markdown tables, on one line."""
     text = json.dumps(text, ensure_ascii=False)[1:-1]
     return "".join(f"\\{letter}" if letter in "|<>[]`*_#" else letter for letter in text)

@@ -1,4 +1,4 @@
-"""``hf://datasets/NAME``: posts of the hub, fetched into the cache of its client."""
+"""``hf://datasets/NAME``: downloads posts from the hub, into the cache of its client."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ from mmsa_cache.console import say
 from mmsa_cache.data.files import IMAGE_SUFFIXES
 from mmsa_cache.data.tables import SUFFIXES
 
-from .at_hub import asking
+from .hub_repository import hub_errors
 
 _NAMES = ("dataset_dict.json", "dataset_info.json", "state.json", "README.md")
 _ENDINGS = (*SUFFIXES, *IMAGE_SUFFIXES, ".txt")
 
 
-def fetched(settings: Settings) -> Settings:
-    """Settings whose data is on this machine: what the hub has of it is fetched if it is not.
+def fetch_data(settings: Settings) -> Settings:
+    """Downloads a data set of the hub that is not on this machine.
 
-    Tables, shards, pictures and texts are; code, archives and anything else are not.
+    Only tables, shards, pictures and texts are downloaded: no code and no archives.
+
+    Returns:
+        Settings that name the local copy.
 
     Raises:
-        SettingsError: The name is none.
+        SettingsError: The name is invalid.
         CacheError: The hub cannot be reached, or has no such data set for this user.
     """
     if settings.data.hub_name is None:
         return settings
-    wanted = HubData.of(settings.data.hub_name)
-    if wanted.copy() is None:
-        say(f"Fetching {wanted.address}.")
-        with asking(wanted.repository):
+    data_set = HubData.of(settings.data.hub_name)
+    if data_set.copy() is None:
+        say(f"Fetching {data_set.address}.")
+        with hub_errors(data_set.repository):
             from huggingface_hub import HfApi, snapshot_download
 
-            found = HfApi().dataset_info(wanted.repository, revision=wanted.revision)
+            info = HfApi().dataset_info(data_set.repository, revision=data_set.revision)
             snapshot = snapshot_download(
-                wanted.repository,
+                data_set.repository,
                 repo_type="dataset",
-                revision=found.sha,
+                revision=info.sha,
                 allow_patterns=[*_NAMES, *(f"*{e}" for s in _ENDINGS for e in (s, s.upper()))],
             )
-        wanted.fetched(Path(snapshot))
+        data_set.fetched(Path(snapshot))
     return settings.model_copy(update={"data": use_local_copy(settings.data)})

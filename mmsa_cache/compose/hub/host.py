@@ -1,4 +1,4 @@
-"""Where stores are shared: a hub, an object store; and the files of a store there."""
+"""The protocol of hosts that stores are shared at, and the files of a store there."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mmsa_cache.names import SPLITS
 from mmsa_cache.store.index import MAX_INDEX_BYTES, MAX_SHARD_BYTES
 
 CARD = "README.md"
-_OTHERS = {CARD, ".gitattributes"}
-"""Files of a repository that are not the store's."""
+_OTHER_FILES = {CARD, ".gitattributes"}
+"""Files of a repository that do not belong to the store."""
 _FEATURES = r"features/(?:text|image)/[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9a-f]{8}"
 _LIMITS = (
     (re.compile(rf"{_FEATURES}/encoder\.json"), 1 << 20),
@@ -22,65 +22,65 @@ _LIMITS = (
     (re.compile(rf"{_FEATURES}/[0-9a-f]{{16}}\.h5"), MAX_SHARD_BYTES),
     (re.compile(rf"data/(?:{'|'.join(SPLITS)})\.parquet"), 16 << 30),
 )
-"""The files of a store, and the most bytes of each."""
+"""Name pattern and most bytes of the files of a store."""
 MAX_FILES = 1_000_000
-"""Of one store: an entry takes 200 bytes here, and as many in an index."""
+"""Of a store: an entry takes 200 bytes here, and as many in an index."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """What a host says of a file."""
+    """A file by its host."""
 
     size: int
     sha256: str | None = None
     blob: str | None = None
-    """sha1 of git, of files of a hub without a sha256."""
+    """sha1 of git, where a hub has no sha256."""
 
     @property
     def is_hashed(self) -> bool:
-        """Whether the host says more of its content than how long it is."""
+        """Whether the host has a hash of its content."""
         return (self.sha256 or self.blob) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
-    """A store as it is at a host."""
+class RemoteStore:
+    """A store at a host."""
 
     files: dict[str, RemoteFile]
-    """By their names in a store."""
+    """By name in the store."""
     revision: str = ""
     """The commit, at a hub."""
 
 
 class Host(Protocol):
-    """Where one store is shared."""
+    """A host that shares one store."""
 
     @property
     def name(self) -> str:
-        """Of the store: what is noted of a pull."""
+        """Name of the store, which a pull notes."""
 
     @property
     def title(self) -> str:
-        """The same for people."""
+        """Name of the store in messages."""
 
     @property
-    def teller(self) -> str:
-        """Who says which files there are."""
+    def source(self) -> str:
+        """Name of the kind of host in messages."""
 
-    def look(self) -> Remote:
-        """What is there now.
+    def look(self) -> RemoteStore:
+        """Lists the files of the store.
 
         Raises:
-            CacheNotFoundError: Nothing.
-            DamagedCacheError: Files that are no store's, or too large ones.
+            CacheNotFoundError: There are none.
+            DamagedCacheError: There are files that do not belong to a store, or too large ones.
             CacheError: The host cannot be reached, or refuses.
         """
 
-    def fetch(self, remote: Remote, names: Sequence[str], folder: Path) -> None:
-        """Downloads files into a folder, under their names in a store.
+    def fetch(self, remote: RemoteStore, names: Sequence[str], folder: Path) -> None:
+        """Downloads files into a folder, under their names in the store.
 
         Raises:
-            CacheError: As of `look`; the next call goes on.
+            CacheError: As `look` raises; the next call resumes.
         """
 
     def put(self, folder: Path, card: str, *, private: bool) -> str:
@@ -88,52 +88,48 @@ class Host(Protocol):
 
         Args:
             folder: The store.
-            card: Markdown for people, where the host shows some.
-            private: Nobody else may see it.
+            card: Description in Markdown, if the host shows one.
+            private: The store must be private.
 
         Returns:
-            The revision, at a hub; else empty.
+            The revision at a hub; else empty.
 
         Raises:
             SettingsError: It cannot be private.
-            CacheError: As of `look`.
+            CacheError: As `look` raises.
         """
 
 
 def is_of_store(path: str) -> bool:
-    """Whether a file is a store's by its name."""
+    """Whether a file belongs to a store by its name."""
     return any(pattern.fullmatch(path) for pattern, _ in _LIMITS)
 
 
 def local_files(root: Path) -> dict[str, Path]:
-    """The files of a store in a folder, by their names in it."""
-    found = {}
-    for pattern in ("features/*/*/*", "data/*.parquet"):
-        for path in root.glob(pattern):
-            name = path.relative_to(root).as_posix()
-            if is_of_store(name):
-                found[name] = path
-    return found
+    """The files of a store in a folder, by name."""
+    paths = (p for pattern in ("features/*/*/*", "data/*.parquet") for p in root.glob(pattern))
+    files = {path.relative_to(root).as_posix(): path for path in paths}
+    return {name: path for name, path in files.items() if is_of_store(name)}
 
 
 def files_of_store(title: str, listed: Iterable[tuple[str, RemoteFile]]) -> dict[str, RemoteFile]:
-    """What a host lists, where that is a store.
+    """Checks the files that a host lists.
 
     Raises:
-        DamagedCacheError: There are files that are no store's, or too large ones.
+        DamagedCacheError: There are files that do not belong to a store, or too large ones.
     """
     files: dict[str, RemoteFile] = {}
     problems: list[str] = []
-    for path, found in listed:
-        if path in _OTHERS:
+    for path, file in listed:
+        if path in _OTHER_FILES:
             continue
         limit = next((n for pattern, n in _LIMITS if pattern.fullmatch(path)), None)
         if limit is None:
             problems.append(f"{path!r} is no file of a store")
-        elif not 0 < found.size <= limit:
-            problems.append(f"{path} has {found.size} bytes")
+        elif not 0 < file.size <= limit:
+            problems.append(f"{path} has {file.size} bytes")
         else:
-            files[path] = found
+            files[path] = file
         if len(files) + len(problems) > MAX_FILES:
             problems.append(f"it has more than {MAX_FILES} files")
             break

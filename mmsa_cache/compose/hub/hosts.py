@@ -1,16 +1,16 @@
-"""The host that an address names."""
+"""Opens the host of an address."""
 
 from __future__ import annotations
 
 from .host import Host
+from .hub_host import HubHost
 from .object_store import ObjectStore
-from .repository import Repository
 
 
-def host_of(url: str) -> Host:
-    """``hf://USER/REPO``, or the address of an object store.
+def open_host(url: str) -> Host:
+    """Opens ``hf://USER/REPO``, or the address of an object store.
 
     Raises:
-        SettingsError: It is neither.
+        SettingsError: The address is neither.
     """
-    return Repository(url) if url.startswith("hf://") else ObjectStore(url)
+    return HubHost(url) if url.startswith("hf://") else ObjectStore(url)

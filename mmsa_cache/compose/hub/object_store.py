@@ -1,4 +1,4 @@
-"""A folder of an object store that holds a store: features of many drivers, an index each."""
+"""A store in an object store, with one index a driver."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
 from mmsa_cache.store.objects import ObjectWriter, parse_object_name
 
-from .host import Remote, RemoteFile, files_of_store, is_of_store, local_files
+from .host import RemoteFile, RemoteStore, files_of_store, is_of_store, local_files
 
 
 class ObjectStore:
-    """A `Host` of objects.
+    """A `Host` in an object store.
 
     Raises:
-        SettingsError: It is none, or holds a password.
+        SettingsError: The address is invalid, or holds a password.
     """
 
-    teller = "the object store"
+    source = "the object store"
 
     def __init__(self, url: str) -> None:
         self._objects = ObjectFolder(url)
         self.name = self.title = self._objects.url
         self._small: dict[str, bytes] = {}
-        """Contents of indexes and of encoders' records, as they were looked at."""
+        """Contents of indexes and encoder records at the last `look`."""
 
-    def look(self) -> Remote:
-        """The features that have an index, with the shards that it names, and the splits."""
-        folders = [n.rpartition("/")[0] for n in self._listed() if n.endswith(INDEX)]
+    def look(self) -> RemoteStore:
+        """Lists features with an index, the shards in the index, and the splits."""
+        folders = [n.rpartition("/")[0] for n in self._list_files() if n.endswith(INDEX)]
         if not folders:
             raise CacheNotFoundError(
                 f"There is no finished store at {self.name}.",
                 "Check the address, or run mmsa extract --target, or cache push, to its end.",
             )
-        named = self._read_small(folders)
-        files = self._listed()  # again: what the indexes name was there before them
-        unfinished = [n for n in files if n.endswith(".h5") and n not in named]
-        for name in unfinished:
-            del files[name]
-        for name in [n for n in files if n.endswith(ENCODER) and n not in self._small]:
-            del files[name]  # of features that have no index yet
+        indexed = self._read_small(folders)
+        files = {  # listed again: shards are written before the indexes that name them
+            name: file
+            for name, file in self._list_files().items()
+            if not (name.endswith(".h5") and name not in indexed)
+            and not (name.endswith(ENCODER) and name not in self._small)
+        }
         for name, content in self._small.items():
             files[name] = RemoteFile(len(content), hashlib.sha256(content).hexdigest())
-        return Remote(files)
+        return RemoteStore(files)
 
     def check(self) -> None:
-        """Asks whether there is nothing but a store.
+        """Checks that there is nothing but a store.
 
         Raises:
-            DamagedCacheError: There are files that are no store's.
+            DamagedCacheError: There are files that do not belong to a store.
             CacheError: The object store refuses, or does not answer.
         """
-        self._listed()
+        self._list_files()
 
-    def _listed(self) -> dict[str, RemoteFile]:
+    def _list_files(self) -> dict[str, RemoteFile]:
         sizes = self._objects.sizes()
         copied = [name for name in sizes if name.endswith(".h5") and is_of_store(name)]
         if copied:
@@ -70,66 +70,66 @@ class ObjectStore:
                 "Somebody copied them there: use mmsa cache push, to an address of its own.",
                 copied,
             )
-        return files_of_store(self.title, map(_as_file, sizes.items()))
+        return files_of_store(self.title, map(_remote_file, sizes.items()))
 
     def _read_small(self, folders: Sequence[str]) -> set[str]:
-        """Reads indexes and records; the shards that they name."""
-        named = set()
-        with temporary_folder() as place:
+        """Reads indexes and encoder records; returns the names of the indexed shards."""
+        indexed = set()
+        with temporary_folder() as temporary:
             small = [f"{folder}/{file}" for folder in folders for file in (ENCODER, INDEX)]
             for folder in folders:
-                make_folders(place / folder)
+                make_folders(temporary / folder)
             limits = dict.fromkeys(small, MAX_INDEX_BYTES)  # another driver may write them now
-            self._objects.fetch({name: place / name for name in small}, limits)
-            self._small = {name: read_regular(place / name, MAX_INDEX_BYTES) for name in small}
+            self._objects.fetch({name: temporary / name for name in small}, limits)
+            self._small = {name: read_regular(temporary / name, MAX_INDEX_BYTES) for name in small}
             for folder in folders:
                 try:
-                    entries = Index.read(place / folder).entries.values()
+                    entries = Index.read(temporary / folder).entries.values()
                 except DamagedCacheError as error:
-                    found = error.message.removeprefix(f"{place}/")
+                    message = error.message.removeprefix(f"{temporary}/")
                     hint = "Give the push or extract --target that wrote it again."
-                    raise DamagedCacheError(f"{self.name}/{found}", hint) from error
-                named |= {f"{folder}/{entry.file}" for entry in entries}
-        return named
+                    raise DamagedCacheError(f"{self.name}/{message}", hint) from error
+                indexed |= {f"{folder}/{entry.file}" for entry in entries}
+        return indexed
 
-    def fetch(self, remote: Remote, names: Sequence[str], folder: Path) -> None:
+    def fetch(self, remote: RemoteStore, names: Sequence[str], folder: Path) -> None:
         """Downloads files."""
-        wanted, sizes = {}, {}
+        targets, sizes = {}, {}
         for name in names:
             make_folders((folder / name).parent)
             if name in self._small:
                 write_atomically(folder / name, self._small[name])
             else:
                 object_name = _object_name(name, remote.files[name].sha256)
-                wanted[object_name] = folder / name
+                targets[object_name] = folder / name
                 sizes[object_name] = remote.files[name].size
-        self._objects.fetch(wanted, sizes)
+        self._objects.fetch(targets, sizes)
 
     def put(self, folder: Path, card: str, *, private: bool) -> str:
-        """Adds a store to what is there: shards, then splits, then records and indexes."""
+        """Adds a store to the one there: shards, then splits, then records and indexes."""
         if private:
             raise SettingsError(
                 "Who may read an object store is set there.", "Leave --private out."
             )
-        there, files = self._listed(), local_files(folder)
-        records = [path.parent for name, path in files.items() if name.endswith(ENCODER)]
-        for place in records:
+        remote, files = self._list_files(), local_files(folder)
+        features = [path.parent for name, path in files.items() if name.endswith(ENCODER)]
+        for own in features:
             shards = {
-                f"{place.relative_to(folder).as_posix()}/{entry.file}": entry
-                for entry in Index.read(place).entries.values()
+                f"{own.relative_to(folder).as_posix()}/{entry.file}": entry
+                for entry in Index.read(own).entries.values()
             }
-            missing = {name: entry for name, entry in shards.items() if name not in there}
+            missing = {name: entry for name, entry in shards.items() if name not in remote}
             self._objects.put_files(
                 {_object_name(name, entry.sha256): folder / name for name, entry in missing.items()}
             )
         self._objects.put_files({n: p for n, p in files.items() if n.endswith(".parquet")})
-        for place in records:
-            ObjectWriter(self._objects, read_encoder(place)).finish()
+        for own in features:
+            ObjectWriter(self._objects, read_encoder(own)).finish()
         return ""
 
 
-def _as_file(listed: tuple[str, int]) -> tuple[str, RemoteFile]:
-    """What a listing says of an object, under the name of its file in a store."""
+def _remote_file(listed: tuple[str, int]) -> tuple[str, RemoteFile]:
+    """An object of a listing, under the name of its file in a store."""
     name, size = listed
     folder, _, last = name.rpartition("/")
     sha256 = parse_object_name(last)
@@ -137,5 +137,5 @@ def _as_file(listed: tuple[str, int]) -> tuple[str, RemoteFile]:
 
 
 def _object_name(name: str, sha256: str | None) -> str:
-    """Name of the object of a file in a store."""
+    """The name of the object for a file of a store."""
     return f"{name.rpartition('/')[0]}/{sha256}.h5" if name.endswith(".h5") else name

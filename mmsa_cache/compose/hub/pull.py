@@ -1,4 +1,4 @@
-"""``mmsa cache pull``: a shared store, checked before any of it is put in place."""
+"""``mmsa cache pull``: downloads a shared store and verifies it before it is put in place."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ from mmsa_cache.store.encoder import ENCODER, FEATURES
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES
 from mmsa_cache.store.sealed_rows import lock_path
 
-from .host import Host, Remote, local_files
-from .hosts import host_of
-from .verification import is_same, verify
+from .host import Host, RemoteStore, local_files
+from .hosts import open_host
+from .verification import matches_remote, verify
 
 _STAGING, _NOTE, _LOCK = ".pull", ".pulled.json", ".pull.lock"
 _MAX_NOTE = 1 << 27
 Hashes = dict[str, str]
-"""File → sha256."""
+"""Name of a file → sha256."""
 State = dict[str, tuple[int, int, int]]
-"""File → inode, bytes and time of the last change."""
-Known = dict[str, list[str]]
-"""File → sha256 that pulls from this repository gave it."""
+"""Name of a file → inode, bytes and time of the last change."""
+PulledHashes = dict[str, list[str]]
+"""Name of a file → sha256 of each version that was pulled from this repository."""
 
 
 class _Note(BaseModel):
-    """What pulls put into a folder."""
+    """The files that pulls have put into a folder."""
 
     repository: str
-    files: Known
+    files: PulledHashes
 
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What a store holds now."""
+    """The content of a store after a pull."""
 
     repository: str
     """Or the address of an object store."""
     revision: str
-    """The commit, at the hub; else empty."""
+    """The commit at the hub; else empty."""
     cache: str
     files: int
     files_new: int
-    """Files that were not there."""
+    """Files that were downloaded."""
     bytes_new: int
     encoders: list[str]
     splits: dict[str, int]
@@ -74,42 +74,42 @@ class Pulled:
 
 
 def pull(settings: Settings, url: str) -> Pulled:
-    """Takes a shared store, into a folder that is empty or holds the same store.
+    """Downloads a shared store into a folder that is empty or holds the same store.
 
     Args:
         settings: Name the folder.
-        url: ``hf://USER/REPO``, or that of an object store.
+        url: ``hf://USER/REPO``, or the address of an object store.
 
     Raises:
-        SettingsError: The address is none.
+        SettingsError: The address is invalid.
         CacheNotFoundError: There is no such repository, or no store.
-        DamagedCacheError: It holds something else than a store.
+        DamagedCacheError: The host holds something other than a store.
         CacheError: The host cannot be reached, or the folder holds another store.
-        DiskError: It cannot be written; the same command resumes.
+        DiskError: The folder cannot be written; the same command resumes.
     """
-    host, root = host_of(url), settings.cache.dir
+    host, root = open_host(url), settings.cache.dir
     remote = host.look()
     is_new, staging = not root.exists(), root / _STAGING
     with explain_write_errors(root):
         make_folders(root)
         with hold_lock(root / _LOCK, lambda: say("Another process is pulling; waiting.")):
-            there = local_files(root)
+            local = local_files(root)
             before = _state(root)
-            known = _known(root, host.name)
-            same = _same(root, there, remote, known, host.teller)
+            pulled = _read_note(root, host.name)
+            same = _matching_files(root, local, remote, pulled, host.source)
             try:
-                _stage(host, remote, staging, {name: there[name] for name in same})
-                encoders, splits = verify(staging, remote, host.teller)
+                _stage(host, remote, staging, {name: local[name] for name in same})
+                encoders, splits = verify(staging, remote, host.source)
             except DamagedCacheError:
-                _leave_nothing(root, is_new=is_new)
+                _clean_up(root, is_new=is_new)
                 raise
             files = _hashes(staging, remote)
-            new = _new(files, there, same)
+            new = _new_files(files, local, same)
             size = sum((staging / name).lstat().st_size for name in new)
-            with _unchanged(root, {*files, *there}, before):
-                _put_in_place(root, host.name, files, known, new)
-                for name in there.keys() - files.keys():
-                    DISK.remove(there[name])
+            with _locked_unchanged(root, {*files, *local}, before):
+                _put_in_place(root, host.name, files, pulled, new)
+                for name in local.keys() - files.keys():
+                    DISK.remove(local[name])
             _write_note(root, host.name, {name: [sha256] for name, sha256 in files.items()})
             remove_tree(staging)
     counts = len(files), len(new), size
@@ -117,20 +117,20 @@ def pull(settings: Settings, url: str) -> Pulled:
 
 
 def _state(root: Path) -> State:
-    found = {}
+    state = {}
     for name, path in local_files(root).items():
         with contextlib.suppress(FileNotFoundError):
-            about = path.lstat()
-            found[name] = about.st_ino, about.st_size, about.st_mtime_ns
-    return found
+            status = path.lstat()
+            state[name] = status.st_ino, status.st_size, status.st_mtime_ns
+    return state
 
 
 @contextlib.contextmanager
-def _unchanged(root: Path, names: Iterable[str], before: State) -> Iterator[None]:
-    """Keeps writers from features into which files are put, which took a while to come.
+def _locked_unchanged(root: Path, names: Iterable[str], before: State) -> Iterator[None]:
+    """Locks the features of files against other writers.
 
     Raises:
-        CacheError: The store was changed meanwhile, as by an extraction.
+        CacheError: The store was changed during the download, as by an extraction.
     """
     folders = {(root / name).parent for name in names if name.startswith(f"{FEATURES}/")}
     with contextlib.ExitStack() as stack:
@@ -145,27 +145,27 @@ def _unchanged(root: Path, names: Iterable[str], before: State) -> Iterator[None
         yield
 
 
-def _hashes(staging: Path, remote: Remote) -> Hashes:
-    """The files that are to be in place, as they were checked; some are not as they came."""
+def _hashes(staging: Path, remote: RemoteStore) -> Hashes:
+    """Hashes of the verified files; verification may have changed indexes."""
     hashes = {}
     for name, path in local_files(staging).items():
-        told = remote.files[name].sha256 if name in remote.files else None
-        is_sealed = name.endswith(".h5") and told is not None
-        hashes[name] = told if is_sealed and told else file_sha256(path)
+        sha256 = remote.files[name].sha256 if name in remote.files else None
+        hashes[name] = sha256 if name.endswith(".h5") and sha256 else file_sha256(path)
     return hashes
 
 
-def _new(files: Hashes, there: Mapping[str, Path], same: set[str]) -> set[str]:
-    """Those that are not in place."""
+def _new_files(files: Hashes, local: Mapping[str, Path], same: set[str]) -> set[str]:
+    """The files that are not in place yet."""
     sealed = {name for name in same if name.endswith(".h5")}
     return {
         name
         for name, sha256 in files.items()
-        if name not in there or (name not in sealed and file_sha256(there[name]) != sha256)
+        if name not in local or (name not in sealed and file_sha256(local[name]) != sha256)
     }
 
 
-def _leave_nothing(root: Path, *, is_new: bool) -> None:
+def _clean_up(root: Path, *, is_new: bool) -> None:
+    """Removes what a failed pull has made."""
     remove_tree(root / _STAGING)
     if is_new:
         discard(root / _LOCK)
@@ -173,7 +173,7 @@ def _leave_nothing(root: Path, *, is_new: bool) -> None:
             DISK.remove_folder(root)
 
 
-def _known(root: Path, repository: str) -> Known:
+def _read_note(root: Path, repository: str) -> PulledHashes:
     try:
         note = _Note.model_validate(parse_json(read_regular(root / _NOTE, _MAX_NOTE, links=False)))
         return note.files if note.repository == repository else {}
@@ -181,19 +181,19 @@ def _known(root: Path, repository: str) -> Known:
         return {}
 
 
-def _same(
-    root: Path, there: Mapping[str, Path], remote: Remote, known: Known, teller: str
+def _matching_files(
+    root: Path, local: Mapping[str, Path], remote: RemoteStore, pulled: PulledHashes, source: str
 ) -> set[str]:
-    """Files that are as they are shared.
+    """Names of the local files that equal those of the host.
 
     Raises:
-        CacheError: There are others, which no pull from it put there.
+        CacheError: There are files that no pull from this host has put there.
     """
     same, foreign = set(), []
-    for name, path in sorted(there.items()):
-        if name in remote.files and is_same(path, remote.files[name], teller):
+    for name, path in sorted(local.items()):
+        if name in remote.files and matches_remote(path, remote.files[name], source):
             same.add(name)
-        elif path.is_symlink() or file_sha256(path) not in known.get(name, []):
+        elif path.is_symlink() or file_sha256(path) not in pulled.get(name, []):
             foreign.append(f"{name} is not of this repository")
     if foreign:
         raise CacheError(
@@ -204,23 +204,29 @@ def _same(
     return same
 
 
-def _stage(host: Host, remote: Remote, staging: Path, there: Mapping[str, Path]) -> None:
-    """Downloads what is missing; what an interrupted pull downloaded is kept."""
+def _stage(host: Host, remote: RemoteStore, staging: Path, local: Mapping[str, Path]) -> None:
+    """Links local files into the staging folder and downloads the others.
+
+    Files that an interrupted pull has downloaded are not downloaded again.
+    """
     check_target(staging, folder=True)
     for name, path in local_files(staging).items():
-        if name not in remote.files or name in there:
+        if name not in remote.files or name in local:
             DISK.remove(path)
-    check_tree(staging)  # the host's library opens what is there by its name
+    check_tree(staging)  # the host's library opens files there by name
     make_folders(staging)
-    for name, path in there.items():
+    for name, path in local.items():
         make_folders((staging / name).parent)
-        if name.endswith(INDEX):  # it is added to in place, under one name alone
+        if name.endswith(INDEX):  # appended to in place, so that it may have one name only
             copy_new(path, staging / name, MAX_INDEX_BYTES)
         else:
             link_or_copy(path, staging / name)
-    wanted = {name: remote.files[name] for name in sorted(remote.files.keys() - there.keys())}
-    missing = [n for n, file in wanted.items() if not is_same(staging / n, file, host.teller)]
-    size = sum(wanted[name].size for name in missing)
+    missing = [
+        name
+        for name in sorted(remote.files.keys() - local.keys())
+        if not matches_remote(staging / name, remote.files[name], host.source)
+    ]
+    size = sum(remote.files[name].size for name in missing)
     if size > shutil.disk_usage(staging).free:
         raise DiskError(
             f"{staging} has no room for {decimal(size)}.", "Free space, or give another --cache."
@@ -230,12 +236,14 @@ def _stage(host: Host, remote: Remote, staging: Path, there: Mapping[str, Path])
         host.fetch(remote, missing, staging)
 
 
-def _put_in_place(root: Path, repository: str, files: Hashes, known: Known, new: set[str]) -> None:
-    """Moves what is new, an index after its shards and splits last; they are known by then."""
+def _put_in_place(
+    root: Path, repository: str, files: Hashes, pulled: PulledHashes, new: set[str]
+) -> None:
+    """Notes the files, then moves the new ones: an index after its shards, splits last."""
     staging = root / _STAGING
     for name, sha256 in files.items():
-        known.setdefault(name, []).append(sha256)
-    _write_note(root, repository, known)
+        pulled.setdefault(name, []).append(sha256)
+    _write_note(root, repository, pulled)
     for end in (".h5", ENCODER, INDEX, ".parquet"):
         for name in sorted(new):
             if name.endswith(end):
@@ -245,6 +253,6 @@ def _put_in_place(root: Path, repository: str, files: Hashes, known: Known, new:
                 sync((root / name).parent)
 
 
-def _write_note(root: Path, repository: str, files: Known) -> None:
+def _write_note(root: Path, repository: str, files: PulledHashes) -> None:
     note = _Note(repository=repository, files=files)
     write_atomically(root / _NOTE, json.dumps(note.model_dump(), sort_keys=True).encode())

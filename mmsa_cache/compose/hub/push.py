@@ -1,4 +1,4 @@
-"""``mmsa cache push``: what a store holds now, to the hub or an object store."""
+"""``mmsa cache push``: uploads a store to the hub or an object store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mmsa_cache.store.shard_file import check_size
 
 from .card import SharedFeatures, SharedSplit, card_of
 from .host import local_files
-from .hosts import host_of
+from .hosts import open_host
 from .private import shared_encoder, shared_split
 
 _STAGING = ".push-"
@@ -33,11 +33,11 @@ _STAGING = ".push-"
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What was put there."""
+    """What was uploaded."""
 
     repository: str
     revision: str
-    """The commit, at the hub; else empty."""
+    """The commit at the hub; else empty."""
     files: int
     bytes: int
     encoders: list[str]
@@ -49,71 +49,69 @@ class Pushed:
 def push(
     settings: Settings, url: str, *, without_text: bool = False, private: bool = False
 ) -> Pushed:
-    """Puts a store into a repository, in place of what another push put there.
-
-    In an object store it is added to what is there.
+    """Uploads a store; a repository is replaced, the content of an object store is extended.
 
     Args:
         settings: Name the store.
-        url: ``hf://USER/REPO``, or that of an object store.
+        url: ``hf://USER/REPO``, or the address of an object store.
         without_text: Leave the texts out; training does not need them.
-        private: A repository that is made now is private.
+        private: The repository must be private; a new one is made so.
 
     Raises:
-        SettingsError: The address is none, or the repository is public.
+        SettingsError: The address is invalid, or the repository is public.
         CacheNotFoundError: There is no store, or no such repository.
-        DamagedCacheError: The store is damaged, or other files are there.
+        DamagedCacheError: The store is damaged, or the host holds other files.
         CacheError: The host cannot be reached, or refuses.
     """
-    host, root = host_of(url), settings.cache.dir
-    with _staging(root) as place:
-        features = _link_features(root, place)
-        splits = _copy_splits(Store(root), place, without_text=without_text)
+    host, root = open_host(url), settings.cache.dir
+    with _staging(root) as staging:
+        features = _link_features(root, staging)
+        splits = _copy_splits(Store(root), staging, without_text=without_text)
         card = card_of(host.name, features, splits, texts=not without_text)
-        files = local_files(place)
+        files = local_files(staging)
         size = sum(path.stat().st_size for path in files.values())
         say(f"Pushing {len(files)} files, {decimal(size)}, to {host.title}.")
         return Pushed(
             host.name,
-            host.put(place, card, private=private),
+            host.put(staging, card, private=private),
             len(files),
             size,
-            [found.encoder.identity.label for found in features],
-            {found.about.split: found.rows for found in splits},
+            [shared.encoder.identity.label for shared in features],
+            {shared.about.split: shared.rows for shared in splits},
             not without_text,
         )
 
 
 @contextmanager
 def _staging(root: Path) -> Iterator[Path]:
-    """A folder in the store in which the files to push are linked; it goes at the end."""
+    """Makes a folder in the store for links to the files to push; removes it at the end."""
     if not list_features(root):
         raise CacheNotFoundError(f"There is no cache in {root}.", "Run mmsa extract.")
     for left in root.glob(f"{_STAGING}*"):
         if is_abandoned(left.name.removeprefix(_STAGING)):
             remove_tree(left)
-    place = root / f"{_STAGING}{process_mark()}"
-    DISK.make_folder(place, fresh=True)
+    staging = root / f"{_STAGING}{process_mark()}"
+    DISK.make_folder(staging, fresh=True)
     try:
-        yield place
+        yield staging
     finally:
-        remove_tree(place)
+        remove_tree(staging)
 
 
-def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
-    """The features that are sealed now: what is merged or added later changes nothing of them."""
+def _link_features(root: Path, staging: Path) -> list[SharedFeatures]:
+    """Links the shards that are sealed now, so that later merges do not change what is pushed."""
     shared = []
-    for found in list_features(root):
-        if found.encoder is None or found.problem:
+    for stored in list_features(root):
+        if stored.encoder is None or stored.problem:
             raise DamagedCacheError(
-                found.problem or f"{found.folder} cannot be read.", "Run mmsa cache verify."
+                stored.problem or f"{stored.folder} cannot be read.", "Run mmsa cache verify."
             )
-        if not found.rows:
+        if not stored.rows:
             continue
-        encoder = shared_encoder(found.encoder)
-        folder = place / FEATURES / found.modality / found.folder.name
+        encoder = shared_encoder(stored.encoder)
+        folder = staging / FEATURES / stored.modality / stored.folder.name
         make_folders(folder)
-        index = _link_shards(found, folder)
+        index = _link_shards(stored, folder)
         if not index.entries:  # removed just now
             DISK.remove_folder(folder)
             continue
@@ -123,7 +121,7 @@ def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
         problems = verify_features(folder)
         if problems:
             raise DamagedCacheError(
-                f"{len(problems)} damaged file(s) in {found.folder}.",
+                f"{len(problems)} damaged file(s) in {stored.folder}.",
                 "Delete the files named and run mmsa extract: it computes their rows again.",
                 problems,
             )
@@ -133,16 +131,17 @@ def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
     return shared
 
 
-def _link_shards(found: StoredFeatures, folder: Path) -> Index:
+def _link_shards(stored: StoredFeatures, folder: Path) -> Index:
+    """Links all shards of features; starts again if they are merged meanwhile."""
     while True:
-        index = Index.read(found.folder)
+        index = Index.read(stored.folder)
         try:
             for entry in index.entries.values():
                 if not (folder / entry.file).exists():
-                    check_size(found.folder / entry.file, entry.bytes)
-                    link_or_copy(found.folder / entry.file, folder / entry.file)
+                    check_size(stored.folder / entry.file, entry.bytes)
+                    link_or_copy(stored.folder / entry.file, folder / entry.file)
         except (DamagedCacheError, FileNotFoundError):
-            if not index.changed():  # else it was merged just now
+            if not index.changed():
                 raise
         else:
             for path in folder.glob("*.h5"):
@@ -151,15 +150,15 @@ def _link_shards(found: StoredFeatures, folder: Path) -> Index:
             return index
 
 
-def _copy_splits(store: Store, place: Path, *, without_text: bool) -> list[SharedSplit]:
+def _copy_splits(store: Store, staging: Path, *, without_text: bool) -> list[SharedSplit]:
     shared = []
     for name in SPLITS:
-        found = store.split(name)
-        if found is None:
+        split = store.split(name)
+        if split is None:
             continue
-        about, samples = found
-        kept = samples.without_texts() if without_text else samples
-        write_split(split_path(place, name), shared_split(about), kept)
+        about, samples = split
+        shown = samples.without_texts() if without_text else samples
+        write_split(split_path(staging, name), shared_split(about), shown)
         shared.append(SharedSplit.of(about, samples))
     if not shared:
         raise CacheNotFoundError(f"{store.root} holds the rows of no split.", "Run mmsa extract.")

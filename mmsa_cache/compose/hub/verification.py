@@ -1,4 +1,4 @@
-"""Whether files that came from somewhere are what their host says, and a store."""
+"""Verifies downloaded files: against their host, and as a store."""
 
 from __future__ import annotations
 
@@ -18,49 +18,58 @@ from mmsa_cache.store.index import INDEX, Index
 from mmsa_cache.store.reader import Features, open_features, verify_features
 from mmsa_cache.store.writer import FeatureWriter
 
-from .host import Remote, RemoteFile
-from .private import places_of
+from .host import RemoteFile, RemoteStore
+from .private import foreign_paths
 
 _HINT = "Nothing was put in place. Try again after a push that may be going on, or tell its owner."
 
 
-def difference(path: Path, wanted: RemoteFile, teller: str) -> str:
-    """How a file differs from what its host says of it; empty where it does not."""
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
+def describe_difference(path: Path, file: RemoteFile, source: str) -> str:
+    """How a local file differs from that of a host; empty where it does not.
+
+    Args:
+        path: The local file.
+        file: The file of the host.
+        source: Name of the host in messages.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
         return "it is no regular file"
-    if found.st_size != wanted.size:
-        return f"it has {found.st_size} bytes, {teller} says {wanted.size}"
-    if wanted.sha256 is not None:
-        other = file_sha256(path) != wanted.sha256
-    elif wanted.blob is None:
+    if status.st_size != file.size:
+        return f"it has {status.st_size} bytes, {source} says {file.size}"
+    if file.sha256 is not None:
+        differs = file_sha256(path) != file.sha256
+    elif file.blob is None:
         return ""
     else:
-        content = hashlib.sha1(b"blob %d\0" % found.st_size, usedforsecurity=False)
-        with open_regular(path, links=False) as file:
-            while piece := file.read(1 << 20):
+        content = hashlib.sha1(b"blob %d\0" % status.st_size, usedforsecurity=False)
+        with open_regular(path, links=False) as stream:
+            while piece := stream.read(1 << 20):
                 content.update(piece)
-        other = content.hexdigest() != wanted.blob
-    return f"it has another hash than {teller} says" if other else ""
+        differs = content.hexdigest() != file.blob
+    return f"it has another hash than {source} says" if differs else ""
 
 
-def is_same(path: Path, wanted: RemoteFile, teller: str) -> bool:
-    """Whether a file is there that is, by its hash, the one that a host has."""
-    return wanted.is_hashed and path.exists() and not difference(path, wanted, teller)
+def matches_remote(path: Path, file: RemoteFile, source: str) -> bool:
+    """Whether a local file exists and has the hash of a host's file."""
+    return file.is_hashed and path.exists() and not describe_difference(path, file, source)
 
 
-def verify(staging: Path, remote: Remote, teller: str) -> tuple[list[str], dict[str, int]]:
-    """Checks all files as a store; the encoders, and the rows of each split.
+def verify(staging: Path, remote: RemoteStore, source: str) -> tuple[list[str], dict[str, int]]:
+    """Verifies all downloaded files as a store.
+
+    Returns:
+        Names of the encoders, and the number of rows of each split.
 
     Raises:
-        DamagedCacheError: With everything that is wrong.
+        DamagedCacheError: Lists all problems.
     """
     problems = []
-    for name, wanted in remote.files.items():
+    for name, file in remote.files.items():
         path = staging / name
-        differs = difference(path, wanted, teller) if path.exists() else "it did not come"
-        if differs:
-            problems.append(f"{name}: {differs}")
+        problem = describe_difference(path, file, source) if path.exists() else "it did not come"
+        if problem:
+            problems.append(f"{name}: {problem}")
     if not problems:
         encoders, splits, problems = _read_all(staging, remote)
     if problems:
@@ -68,7 +77,7 @@ def verify(staging: Path, remote: Remote, teller: str) -> tuple[list[str], dict[
     return encoders, splits
 
 
-def _read_all(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int], list[str]]:
+def _read_all(staging: Path, remote: RemoteStore) -> tuple[list[str], dict[str, int], list[str]]:
     encoders: list[str] = []
     splits: dict[str, int] = {}
     problems: list[str] = []
@@ -78,7 +87,7 @@ def _read_all(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int],
                 for path in sorted((staging / name).glob("*.parquet")):
                     about, samples = read_split(path)
                     splits[about.split] = len(samples)
-                    problems += [f"{path.name}: {place}" for place in places_of(about.told)]
+                    problems += [f"{path.name}: {foreign}" for foreign in foreign_paths(about.told)]
                     if about.split != path.stem:
                         problems.append(f"{path.name} holds the split {about.split!r}")
             else:
@@ -92,26 +101,29 @@ def _read_all(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int],
     return encoders, splits, problems
 
 
-def _check_features(staging: Path, name: str, remote: Remote, encoders: list[str]) -> list[str]:
+def _check_features(
+    staging: Path, name: str, remote: RemoteStore, encoders: list[str]
+) -> list[str]:
+    """Checks the features in a folder; adds the encoder to `encoders` if they are sound."""
     folder = staging / name
     encoder, index = read_encoder(folder), Index.read(folder)
-    named = {ENCODER, INDEX, *(entry.file for entry in index.entries.values())}
-    have = {file.rpartition("/")[2] for file in remote.files if file.startswith(f"{name}/")}
-    problems = [f"{name}/{file}: its index does not name it" for file in sorted(have - named)]
-    problems += [f"{name}/{file}: it is missing" for file in sorted(named - have)]
-    problems += [f"{name}: it names {place}" for place in places_of(encoder.told)]
+    indexed = {ENCODER, INDEX, *(entry.file for entry in index.entries.values())}
+    files = {file.rpartition("/")[2] for file in remote.files if file.startswith(f"{name}/")}
+    problems = [f"{name}/{file}: its index does not name it" for file in sorted(files - indexed)]
+    problems += [f"{name}/{file}: it is missing" for file in sorted(indexed - files)]
+    problems += [f"{name}: it names {path}" for path in foreign_paths(encoder.told)]
     if not problems:
         problems = verify_features(folder)
     if not problems:
-        if _has_twins(open_features(folder, verify=False)):
+        if _has_duplicates(open_features(folder, verify=False)):
             DISK.remove(folder / INDEX)
             with FeatureWriter(staging, encoder).claim(lambda: None):
-                pass  # it adopts what no index names, each row once
+                pass  # adopts the shards without an index, each row once
         encoders.append(encoder.identity.label)
     return problems
 
 
-def _has_twins(features: Features) -> bool:
-    """Whether rows are there twice: sealed by two drivers."""
+def _has_duplicates(features: Features) -> bool:
+    """Whether two drivers have sealed the same row."""
     keys = np.concatenate([shard.keys for shard in features.shards])
     return bool((features.find_rows(keys) != np.arange(len(keys))).any())

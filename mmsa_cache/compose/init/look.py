@@ -28,7 +28,7 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import open_regular
 from mmsa_cache.names import SPLITS
 
-from ..hub.data_set import fetched
+from ..hub.data_set import fetch_data
 from ..session.samples import classes_of
 
 _SHOWN = 3
@@ -118,7 +118,7 @@ def look(settings: Settings, named: Path, *, declared: bool) -> Found:
         DataError: Nothing there can be read.
     """
     # Bytes that are not valid are no reason to stop before the encoding is known.
-    data = fetched(settings).data.model_copy(update={"encoding_errors": "replace"})
+    data = fetch_data(settings).data.model_copy(update={"encoding_errors": "replace"})
     encodings = [data.encoding] if declared else _encodings(data)
     if encodings:
         data = data.model_copy(update={"encoding": encodings[0].removesuffix("-sig")})

@@ -105,9 +105,9 @@ def find_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder:
     """Finds a run or an export, see `load_model`."""
     name = os.fspath(run)
     if name.startswith("hf://"):
-        from ..hub.model import fetched_model
+        from ..hub.model import fetch_model
 
-        return RunFolder(fetched_model(name, online=online))
+        return RunFolder(fetch_model(name, online=online))
     return RunFolder.find(name)
 
 

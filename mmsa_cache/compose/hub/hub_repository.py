@@ -1,4 +1,4 @@
-"""A repository of the Hugging Face hub, of a data set or a model, and what the hub answers."""
+"""A repository of the Hugging Face hub, and errors that explain what the hub answers."""
 
 from __future__ import annotations
 
@@ -21,44 +21,43 @@ from mmsa_cache.files.objects import error_chain
 
 from .host import MAX_FILES, RemoteFile
 
-Kind = Literal["dataset", "model"]
-"""As the hub calls them."""
-_WORDS: dict[Kind, str] = {"dataset": "data set", "model": "model"}
+RepositoryKind = Literal["dataset", "model"]
+_KIND_NAMES: dict[RepositoryKind, str] = {"dataset": "data set", "model": "model"}
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A repository at one of its commits."""
+    """The state of a repository at a commit."""
 
     revision: str
     files: list[tuple[str, RemoteFile]]
     is_private: bool
 
 
-class AtHub:
-    """A repository.
+class HubRepository:
+    """A repository of a data set or of a model.
 
     Args:
         name: ``USER/REPO``.
-        kind: What it is of.
+        kind: ``dataset`` or ``model``.
     """
 
-    def __init__(self, name: str, kind: Kind) -> None:
+    def __init__(self, name: str, kind: RepositoryKind) -> None:
         self.name = name
         self.kind = kind
 
     @property
     def title(self) -> str:
-        """For people."""
-        return f"the {_WORDS[self.kind]} {self.name}"
+        """Its name in messages."""
+        return f"the {_KIND_NAMES[self.kind]} {self.name}"
 
     def look(self) -> Commit:
-        """Its newest commit.
+        """Asks for the newest commit.
 
         Raises:
             CacheError: There is none, or the hub cannot be reached or refuses.
         """
-        with asking(self.name, self.kind):
+        with hub_errors(self.name, self.kind):
             from huggingface_hub import HfApi
             from huggingface_hub.hf_api import RepoFile
 
@@ -77,91 +76,96 @@ class AtHub:
             return Commit(info.sha, [*itertools.islice(files, MAX_FILES + 1)], bool(info.private))
 
     def fetch(self, revision: str, names: Sequence[str], folder: Path | None = None) -> Path:
-        """Downloads files; what an interrupted call downloaded is kept.
+        """Downloads files; resumes an interrupted download.
 
         Args:
             revision: The commit.
             names: The files.
-            folder: Where to; default: the cache of the hub's client.
+            folder: Target; default: the cache of the hub's client.
 
         Returns:
-            The folder in which they are.
+            The folder of the files.
 
         Raises:
-            CacheError: As of `look`.
+            CacheError: As `look` raises.
         """
-        with asking(self.name, self.kind):
+        with hub_errors(self.name, self.kind):
             from huggingface_hub import snapshot_download
 
-            found = snapshot_download(
+            snapshot = snapshot_download(
                 self.name,
                 repo_type=self.kind,
                 revision=revision,
                 local_dir=folder,
                 allow_patterns=[glob.escape(name) for name in names],
             )
-            return Path(str(found))
+            return Path(str(snapshot))
 
     def make(self, *, private: bool) -> Commit:
-        """Its newest commit; it is made if it is missing.
+        """Makes the repository if it is missing; returns its newest commit.
 
         Args:
-            private: Nobody else may see it.
+            private: It must be private; a new one is made so.
 
         Raises:
-            SettingsError: It is to be private, and is public.
-            CacheError: As of `look`.
+            SettingsError: It must be private, and is public.
+            CacheError: As `look` raises.
         """
-        with asking(self.name, self.kind):
+        with hub_errors(self.name, self.kind):
             from huggingface_hub import HfApi
 
             HfApi().create_repo(
                 self.name, repo_type=self.kind, private=private or None, exist_ok=True
             )
-        found = self.look()
-        if private and not found.is_private:
+        commit = self.look()
+        if private and not commit.is_private:
             raise SettingsError(
                 f"{self.title[0].upper()}{self.title[1:]} is public; nothing was pushed.",
                 "Make it private on the hub, or name another one.",
             )
-        return found
+        return commit
 
     def put(
-        self, folder: Path, names: Sequence[str], replaced: Sequence[str], said: str, before: Commit
+        self,
+        folder: Path,
+        names: Sequence[str],
+        replaced: Sequence[str],
+        message: str,
+        parent: Commit,
     ) -> str:
         """Uploads files as one commit.
 
         Args:
-            folder: Where they are.
+            folder: The folder of the files.
             names: The files.
-            replaced: Patterns of files that go where they are not among them.
-            said: Message of the commit.
-            before: The commit that it is to follow.
+            replaced: Patterns of older files; those that are not uploaded again are removed.
+            message: Message of the commit.
+            parent: The commit before it.
 
         Returns:
             The new revision.
 
         Raises:
-            CacheError: There is another commit by now, or as of `look`.
+            CacheError: There is a newer commit than the parent, or as `look` raises.
         """
-        with asking(self.name, self.kind):
+        with hub_errors(self.name, self.kind):
             from huggingface_hub import HfApi
 
-            done = HfApi().upload_folder(
+            commit = HfApi().upload_folder(
                 repo_id=self.name,
                 repo_type=self.kind,
                 folder_path=folder,
-                commit_message=said,
+                commit_message=message,
                 allow_patterns=[glob.escape(name) for name in names],
                 delete_patterns=list(replaced),
-                parent_commit=before.revision,
+                parent_commit=parent.revision,
             )
-            return str(done.oid)
+            return str(commit.oid)
 
 
 @contextlib.contextmanager
-def asking(name: str, kind: Kind = "dataset") -> Iterator[None]:
-    """Turns what the hub's client raises into an error with the next step.
+def hub_errors(name: str, kind: RepositoryKind = "dataset") -> Iterator[None]:
+    """Turns errors of the hub's client into errors with the next step.
 
     Raises:
         CacheError: The hub cannot be reached, or refuses.
@@ -173,13 +177,13 @@ def asking(name: str, kind: Kind = "dataset") -> Iterator[None]:
     except Exception as error:  # the client raises many kinds: network, name, access
         if isinstance(error, OSError) and error.errno is not None:  # a disk
             raise
-        raise _told(f"{_WORDS[kind]} {name}", list(error_chain(error))) from error
+        raise _explain(f"{_KIND_NAMES[kind]} {name}", list(error_chain(error))) from error
 
 
-def _told(named: str, causes: list[BaseException]) -> CacheError:
+def _explain(repository: str, causes: list[BaseException]) -> CacheError:
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
-    answers = [getattr(cause, "response", None) for cause in causes]
-    codes = {getattr(answer, "status_code", None) for answer in answers if answer is not None}
+    responses = [getattr(cause, "response", None) for cause in causes]
+    codes = {getattr(r, "status_code", None) for r in responses if r is not None}
     login = "Run hf auth login with a token that may use it, or check its name."
     head, _, findings = str(causes[0]).partition("\n")
     if head.startswith("Invalid metadata"):
@@ -188,19 +192,21 @@ def _told(named: str, causes: list[BaseException]) -> CacheError:
             "Give another --license or --language.",
         )
     if "GatedRepoError" in names or 403 in codes:
-        return CacheError(f"Your token may not use the {named}.", login)
+        return CacheError(f"Your token may not use the {repository}.", login)
     if "RepositoryNotFoundError" in names or 404 in codes:
         return CacheNotFoundError(
-            f"The hub has no {named}, or none that your token may see.", login
+            f"The hub has no {repository}, or none that your token may see.", login
         )
     if 401 in codes or "LocalTokenNotFoundError" in names:
         return CacheError("The hub knows no valid token of yours.", login)
     if 412 in codes:
-        return CacheError(f"The {named} was changed meanwhile.", "Give the same command again.")
+        return CacheError(
+            f"The {repository} was changed meanwhile.", "Give the same command again."
+        )
     if "OfflineModeIsEnabled" in names:
         return CacheError("HF_HUB_OFFLINE is set: nothing is asked of the hub.", "Unset it.")
-    shown = dict.fromkeys(str(cause).partition("\n")[0][:300] for cause in causes)
+    reasons = dict.fromkeys(str(cause).partition("\n")[0][:300] for cause in causes)
     return CacheError(
-        f"The hub did not do what was asked of it: {'; '.join(filter(None, shown))[:1000]}",
+        f"The hub did not do what was asked of it: {'; '.join(filter(None, reasons))[:1000]}",
         "Check the network and HF_ENDPOINT; the same command goes on where it stopped.",
     )
