@@ -1,9 +1,10 @@
-"""Which rows train, which choose, which judge."""
+"""Splits of rows into training, validation and outer (judging) rows."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from .table import SampleTable
 
 
 def duplicate_groups(samples: Sequence[Sample]) -> IntArray:
-    """Numbers the groups of samples that show the same post, see `SampleTable.groups`."""
+    """Groups samples that show the same post, see `SampleTable.groups`."""
     table = samples if isinstance(samples, SampleTable) else SampleTable.from_samples(samples)
     return table.groups()
 
@@ -28,7 +29,7 @@ def report_split(rows: int) -> tuple[IntArray, IntArray]:
     """The report's split: ``torch.manual_seed(47)`` then ``random_split``, 80 % / 20 %.
 
     Returns:
-        Training rows and validation rows, indices in file order, in drawn order.
+        Training rows and validation rows, in drawn order.
     """
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(47)).numpy()
     cut = int(0.8 * rows)
@@ -36,7 +37,7 @@ def report_split(rows: int) -> tuple[IntArray, IntArray]:
 
 
 def most_folds(labels: IntArray, groups: IntArray) -> int:
-    """Folds that every class can be in: duplicate groups of the rarest class that there is."""
+    """Most folds that each contain every class: the number of groups of the rarest class."""
     group_labels = np.unique(np.stack([labels, groups], axis=1), axis=0)[:, 0]
     return int(np.unique(group_labels, return_counts=True)[1].min()) if len(group_labels) else 0
 
@@ -53,7 +54,7 @@ def grouped_folds(
         seed: Seed of the shuffle.
 
     Returns:
-        ``folds`` pairs (training, validation) of positions in ``labels``.
+        ``folds`` pairs of training rows and validation rows.
 
     Raises:
         SettingsError: A class has fewer groups than folds.
@@ -62,14 +63,28 @@ def grouped_folds(
 
     _check_folds(most_folds(labels, groups), folds, "--folds {}")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return [
-        (np.asarray(train, np.int64), np.asarray(val, np.int64))
-        for train, val in splitter.split(labels, labels, groups)
-    ]
+    return _int64_folds(splitter.split(labels, labels, groups))
+
+
+def _stratified_folds(labels: IntArray, folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
+    from sklearn.model_selection import StratifiedKFold
+
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return _int64_folds(splitter.split(labels, labels))
+
+
+def _int64_folds(
+    folds: Iterable[tuple[NDArray[Any], NDArray[Any]]],
+) -> list[tuple[IntArray, IntArray]]:
+    return [(np.asarray(train, np.int64), np.asarray(val, np.int64)) for train, val in folds]
 
 
 def _check_folds(rarest: int, folds: int, flag: str) -> None:
-    """Refuses more folds than the rarest class has independent samples."""
+    """Refuses more folds than the rarest class has independent samples.
+
+    Raises:
+        SettingsError: There are too many.
+    """
     if rarest < folds:
         hint = f"Give {flag.format(rarest)}." if rarest > 1 else "Add posts of it."
         raise SettingsError(
@@ -83,7 +98,7 @@ _CROSS_VALIDATION = re.compile(r"(stratified|grouped)-([2-9]|1\d)(?:/([1-9]\d?))
 
 
 def is_cross_validation(kind: str) -> bool:
-    """Whether an outer split judges every row, each by members that did not see it."""
+    """Whether an outer split judges every row by models that did not see it."""
     match = _CROSS_VALIDATION.fullmatch(kind)
     return match is not None and match[3] is None
 
@@ -91,10 +106,10 @@ def is_cross_validation(kind: str) -> bool:
 def outer_split(
     kind: str, labels: IntArray, groups: IntArray, seed: int
 ) -> tuple[IntArray, IntArray]:
-    """Sets the rows apart that judge at the end and take part in no choice.
+    """Splits off the outer rows, which judge at the end and take part in no selection.
 
     Args:
-        kind: One of `outer_splits` with one part.
+        kind: A kind of `outer_splits` with one part.
         labels: Class codes, (rows,).
         groups: Duplicate groups, (rows,).
         seed: Seed of the shuffle.
@@ -110,16 +125,18 @@ def outer_split(
 def outer_splits(
     kind: str, labels: IntArray, groups: IntArray, seed: int
 ) -> list[tuple[IntArray, IntArray]]:
-    """The outer parts that a final model is judged on.
+    """The outer parts that final models are judged on.
 
     Args:
-        kind: ``report`` (the report's 20 %; training rows with a twin there are left out, so
-            nothing leaks), ``report-parity`` (the same with the twins kept, as the report had it);
-            ``val-ROWS`` (the split val, which is so many rows at the end, twins left out likewise);
-            a cross-validation over all rows, in which each part judges once: ``stratified-K``
-            (scikit-learn's StratifiedKFold) or ``grouped-K`` (the same with duplicate groups kept
-            together); one part of it, from 1: ``stratified-K/PART``; or ``grouped``, which is
-            ``grouped-5/1``.
+        kind: One of
+
+            - ``report``: the report's 20 %; training rows with a duplicate there are left out;
+            - ``report-parity``: the same with those duplicates, as in the report;
+            - ``val-ROWS``: the split val, the last ROWS rows; duplicates are left out likewise;
+            - ``stratified-K``: cross-validation of all rows by scikit-learn's StratifiedKFold;
+            - ``grouped-K``: the same with duplicate groups kept together;
+            - ``stratified-K/PART``, ``grouped-K/PART``: one part of these, from 1;
+            - ``grouped``: ``grouped-5/1``.
         labels: Class codes, (rows,).
         groups: Duplicate groups, (rows,).
         seed: Seed of the shuffle.
@@ -129,24 +146,22 @@ def outer_splits(
     """
     judging = val_rows(kind)
     if kind in ("report", "report-parity") or judging is not None:
-        development, outer = report_split(len(labels))
-        if judging is not None:
-            development, outer = _val_split(judging, len(labels))
+        rows = len(labels)
+        development, outer = report_split(rows) if judging is None else _val_split(judging, rows)
         if kind != "report-parity":
             development = development[~np.isin(groups[development], groups[outer])]
         return [(np.sort(development), np.sort(outer))]
     match = _CROSS_VALIDATION.fullmatch("grouped-5/1" if kind == "grouped" else kind)
     if match is None or int(match[3] or 1) > int(match[2]):
         raise unknown_name("Unknown outer split", kind, _OUTER, "Or another number of parts.")
-    folds = int(match[2])
-    rarest = most_folds(labels, groups if match[1] == "grouped" else np.arange(len(labels)))
-    _check_folds(rarest, folds, f"--outer {match[1]}-{{}}{'/1' * bool(match[3])}")
-    parts = (
-        grouped_folds(labels, groups, folds, seed)
-        if match[1] == "grouped"
-        else _stratified_folds(labels, folds, seed)
-    )
-    return parts if match[3] is None else [parts[int(match[3]) - 1]]
+    grouped, folds, part = match[1] == "grouped", int(match[2]), match[3]
+    rarest = most_folds(labels, groups if grouped else np.arange(len(labels)))
+    _check_folds(rarest, folds, f"--outer {match[1]}-{{}}{'/1' * bool(part)}")
+    if grouped:
+        parts = grouped_folds(labels, groups, folds, seed)
+    else:
+        parts = _stratified_folds(labels, folds, seed)
+    return parts if part is None else [parts[int(part) - 1]]
 
 
 def _val_split(judging: int, rows: int) -> tuple[IntArray, IntArray]:
@@ -155,40 +170,28 @@ def _val_split(judging: int, rows: int) -> tuple[IntArray, IntArray]:
     return np.arange(rows - judging), np.arange(rows - judging, rows)
 
 
-def _stratified_folds(labels: IntArray, folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
-    from sklearn.model_selection import StratifiedKFold
-
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return [
-        (np.asarray(train, np.int64), np.asarray(judged, np.int64))
-        for train, judged in splitter.split(labels, labels)
-    ]
-
-
 def learned_rows(kind: str, judged: NDArray[np.bool_], groups: IntArray) -> NDArray[np.bool_]:
-    """The rows that a final model has learned from.
+    """Whether a final model was trained on each row, (rows,).
 
     Args:
         kind: Kind of its outer split, see `outer_splits`.
-        judged: Whether a row was an outer one, (rows,).
+        judged: Whether a row is an outer one, (rows,).
         groups: Duplicate groups, (rows,).
     """
-    if is_cross_validation(kind):  # its model has the members of all parts
+    if is_cross_validation(kind):  # the model's members cover all parts
         return np.ones(len(judged), np.bool_)
-    return ~(
-        np.isin(groups, groups[judged])
-        if kind == "report" or val_rows(kind) is not None
-        else judged
-    )
+    if kind == "report" or val_rows(kind) is not None:  # duplicates were left out
+        return ~np.isin(groups, groups[judged])
+    return ~judged
 
 
 def copies_per_class(variants: str | int, split: str, labels: IntArray) -> dict[int, int]:
-    """Augmented copies a sample of each class; only labelled training rows get any.
+    """Augmented copies per sample of each class; only labelled training rows have any.
 
     Args:
-        variants: ``report``, ``none`` or a number for every row.
+        variants: ``report``, ``none`` or a number for all rows.
         split: One of `SPLITS`.
-        labels: Class codes, −1 where unknown, (rows,).
+        labels: Class codes, −1 if unlabelled, (rows,).
 
     Returns:
         Class code → number of copies.
@@ -200,9 +203,9 @@ def copies_per_class(variants: str | int, split: str, labels: IntArray) -> dict[
 
 
 def report_copies(labels: Iterable[int]) -> dict[int, int]:
-    """Augmented copies a sample of each class, by the report's policy.
+    """Augmented copies per sample of each class, by the report's policy.
 
-    target = int(1.5·N) // 3; a class below it gets max(1, int(target / count)) copies a sample.
+    target = int(1.5·N) // 3; a class below it gets max(1, int(target / count)) copies per sample.
     For the report's 4,000 rows: neutral 4, negative 1, positive none.
 
     Args:

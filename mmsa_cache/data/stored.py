@@ -1,7 +1,7 @@
-"""The file of a split in the store: its rows, and what extraction was told.
+"""The file of a split in the store: its rows, and the settings of its extraction.
 
-``CACHE/data/SPLIT.parquet`` is a Parquet table that any library reads. Here it is read without
-trust: see `parquet` for its form; its values are checked too, and a hash of all of them.
+``CACHE/data/SPLIT.parquet`` is a Parquet table that any library reads. Here it is not trusted: its
+layout (see `parquet`), its values and their hash are checked.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from .row_masks import unpack_rows
 from .table import COLUMNS, SampleTable, byte_array
 
 SCHEMA = 2
-"""Number of the store's form."""
+"""Version of the store's format."""
 _METADATA_KEY = b"mmsa"
 _MAX_BYTES = 16 << 30
 _ROW_BYTES = 64
-"""A row has two hashes, at least."""
+"""Fewest bytes of a row: two hashes."""
 _HINT = "Copy the store again, or run mmsa extract."
 _OUTSIDE = r"^$|^/|(^|/)\.\.(/|$)|\x00"
 """A path that may lead out of a folder."""
 
 
 class StoredSplit(Table):
-    """What is known of a split beside its rows."""
+    """Metadata of a split."""
 
     split: str
     layout: str
@@ -62,7 +62,7 @@ class StoredSplit(Table):
     classes: tuple[str, ...]
     """Class names in the order of their codes."""
     note: str | None = None
-    """Shown wherever figures from this data are."""
+    """Shown with all scores on this data."""
     merged: int = Field(default=0, ge=0)
     dropped: int = Field(default=0, ge=0)
     aside: int = Field(default=0, ge=0)
@@ -72,9 +72,9 @@ class StoredSplit(Table):
     """Another augmentation → mask of the rows that it applies to, see `row_masks`; the empty name
     marks texts whose copies are the text itself."""
     copies: dict[int, int] = Field(default_factory=dict)
-    """Class code → augmented copies a sample."""
+    """Class code → augmented copies per sample."""
     told: dict[str, JsonValue] = Field(default_factory=dict)
-    """The settings of extraction that stage two completes its own with."""
+    """Settings of the extraction, which complete those of stage two."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -95,10 +95,10 @@ def split_path(cache: Path, split: str) -> Path:
 
 
 def write_split(path: Path, split: StoredSplit, samples: SampleTable, disk: Disk = DISK) -> None:
-    """Writes the file of a split, in place of an earlier one.
+    """Writes or replaces the file of a split; after an error it is unchanged.
 
     Raises:
-        DataError: It could not be read again; it stays as it was, as with the next one.
+        DataError: The values would be refused by `read_split`.
         DiskError: It cannot be written.
     """
     try:
@@ -113,17 +113,17 @@ def write_split(path: Path, split: StoredSplit, samples: SampleTable, disk: Disk
 
 
 def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
-    """Reads the file of a split, which may come from anywhere.
+    """Reads the file of a split without trusting it.
 
     Returns:
-        What is known of the split, and its samples, no picture at hand.
+        The metadata, and the samples without pictures.
 
     Raises:
-        CacheNotFoundError: There is none.
-        StaleCacheError: It is of another version of the store.
+        CacheNotFoundError: There is no such file.
+        StaleCacheError: It is of another version of the format.
         DamagedCacheError: It is not what was written.
         ForbiddenCacheError: This user may not read it.
-        LinkError: It is a link, or lies behind one: it may be another store's, and be shared.
+        LinkError: It is, or is reached by, a link: it may belong to another store.
     """
     check_target(path.parent, folder=True)
     refuse_link(path)
@@ -132,7 +132,7 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
             size = os.fstat(file.fileno()).st_size
             if not 0 < size <= _MAX_BYTES:
                 raise ValueError(f"it has {size} bytes")
-            # Not closed here: it is when nothing refers to it.
+            # Closed with its last reference: the table's columns lie in it.
             mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         return _read_table(path, memoryview(mapped))
     except FileNotFoundError as error:
@@ -177,7 +177,7 @@ def _decode_columns(data: memoryview) -> pa.Table:
         if not schema.equals(expected):
             raise ValueError("its columns are not those of a split's table")
         columns = []
-        for field in COLUMNS:  # one after the other: no two are there twice at once
+        for field in COLUMNS:  # one by one: only one column is in memory twice
             column = file.read([field.name], use_threads=False).column(0)
             columns.append(column.cast(field.type).combine_chunks())
     return pa.table(columns, COLUMNS)
@@ -208,7 +208,7 @@ def _check_values(table: pa.Table, classes: int) -> None:
 
 
 def _digest(table: pa.Table, content: Any) -> str:
-    """sha256 over all values and all that is said of them (hex)."""
+    """sha256 over the metadata and all values (hex)."""
     digest = hashlib.sha256(canonical_json(content))
     for field, column in zip(COLUMNS, table.columns, strict=True):
         nulls = np.packbits(column.is_null().to_numpy())
@@ -219,7 +219,7 @@ def _digest(table: pa.Table, content: Any) -> str:
 
 
 def _value_buffers(column: pa.Array) -> list[Any]:
-    """The bytes of a column's values; those that are null count as zeros."""
+    """Buffers of a column's values; nulls are zeros."""
     if pa.types.is_large_string(column.type):
         strings = column.fill_null("")
         lengths = pc.binary_length(strings).to_numpy()

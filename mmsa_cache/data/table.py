@@ -1,4 +1,4 @@
-"""The rows of a split as columns: a million of them take about 0.3 kB each."""
+"""The samples of a split as columns; a million samples take about 0.3 kB each."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ COLUMNS = pa.schema(
         pa.field("image", pa.large_string()),
     ]
 )
-"""What a `Sample` holds; ``image`` is the path of its picture, relative to a folder."""
+"""The fields of a `Sample`; ``image`` is the path of its picture, relative to a folder."""
 UNKNOWN_LABEL = -1
-"""Code in arrays of a sample without a label."""
+"""Class code of an unlabelled sample in arrays."""
 _WINDOW = 4096
 """Rows that are Python objects at a time."""
 
@@ -41,8 +41,8 @@ class SampleTable(Sequence[Sample]):
     """Samples as columns.
 
     Args:
-        table: Of the schema `COLUMNS`.
-        folder: Where the paths of pictures start; None where no picture is at hand.
+        table: A table of the schema `COLUMNS`.
+        folder: Where the paths of pictures start; None if pictures are not available.
     """
 
     def __init__(self, table: pa.Table, folder: Path | None = None) -> None:
@@ -54,8 +54,8 @@ class SampleTable(Sequence[Sample]):
         """Makes a table.
 
         Args:
-            samples: Some samples, with all their hashes.
-            folder: Holds their pictures; without it the table knows no pictures.
+            samples: Samples with all their hashes.
+            folder: Folder of their pictures; None leaves pictures out.
         """
         builder = TableBuilder(folder)
         window: list[Sample] = []
@@ -104,51 +104,50 @@ class SampleTable(Sequence[Sample]):
 
     @property
     def guids(self) -> list[str]:
-        """Names of the samples."""
+        """Guids of the samples."""
         return list(self.table["guid"].to_pylist())
 
     @property
     def labels(self) -> IntArray:
-        """Class codes, (rows,); `UNKNOWN_LABEL` where there is none."""
+        """Class codes, (rows,); `UNKNOWN_LABEL` if unlabelled."""
         codes = pc.fill_null(self.table["label"], UNKNOWN_LABEL)
         return np.asarray(codes.to_numpy(), np.int64)
 
     @property
     def has_texts(self) -> bool:
-        """Whether the texts themselves are there; a store may be shared without them."""
+        """Whether the table has texts; a store may be shared without them."""
         return int(self.table["text"].null_count) == 0
 
     def digests(self, modality: str) -> NDArray[np.uint8]:
-        """sha256 of every sample's text, or of its picture's bytes, (rows, 32); zeros of none."""
+        """sha256 of every sample's text or picture, (rows, 32); zeros if it has none."""
         return byte_array(self.table[f"{modality}_sha256"], 32)
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """Whether each sample has a text, and a picture, (rows, 2)."""
+        """Whether each sample has a text and a picture, (rows, 2)."""
         return np.stack([self.digests(modality).any(1) for modality in MODALITIES], 1)
 
     def groups(self) -> IntArray:
-        """Numbers the groups of samples that show the same post.
+        """Groups duplicates: samples that show the same post.
 
-        Two samples belong together when their texts agree after URLs and a leading ``RT @name``
-        are taken out, or when their pictures have the same bytes; groups that share a member are
-        one.
+        Two samples are duplicates if their texts agree without URLs and a leading ``RT @name``, or
+        if their pictures have the same bytes. Groups that share a member are merged.
 
         Returns:
-            Group number a sample, (rows,), numbered by first appearance; made once.
+            Group number of each sample, (rows,), numbered by first appearance; cached.
         """
         return self._groups
 
     @functools.cached_property
     def _groups(self) -> IntArray:
-        from .duplicates import connected_groups  # brings scipy and a library for pictures
+        from .duplicates import connected_groups  # imports scipy and imagehash
 
         rows = np.arange(len(self))
         pairs = []
         for name in ("image_sha256", "text_key"):
             codes = pc.dictionary_encode(self.table[name]).combine_chunks().indices
             present = ~codes.is_null().to_numpy(zero_copy_only=False)
-            if name == "image_sha256":  # having no picture makes no twins
+            if name == "image_sha256":  # samples without pictures are no duplicates
                 present &= self.digests("image").any(1)
             present_rows = rows[present]
             codes = codes.filter(pa.array(present)).to_numpy()
@@ -157,13 +156,10 @@ class SampleTable(Sequence[Sample]):
         return connected_groups(len(self), np.concatenate(pairs))
 
     def digest(self, copies: Mapping[int, int]) -> str:
-        """sha256 over the contents, labels and copies of all samples in order, not their names.
+        """sha256 over the contents, labels and copies of all samples in order, without guids (hex).
 
         Args:
-            copies: Class code → augmented copies a sample; missing classes get none.
-
-        Returns:
-            64 hex digits.
+            copies: Class code → augmented copies per sample; missing classes get none.
         """
         numbers = np.stack([self.labels, self.copies(copies)], 1).astype("<i4")
         parts = [self.digests("text"), self.digests("image"), numbers.view(np.uint8)]
@@ -174,42 +170,42 @@ class SampleTable(Sequence[Sample]):
         return digest.hexdigest()
 
     def copies(self, by_label: Mapping[int, int]) -> IntArray:
-        """Augmented copies of each sample, (rows,), from those of each class code."""
+        """Augmented copies of each sample, (rows,), by those of its class code."""
         each = np.zeros(len(self), np.int64)
         for label, count in by_label.items():
             each[self.labels == label] = count
         return each
 
     def take(self, indices: ArrayLike) -> SampleTable:
-        """Some of the samples, in the order of the indices."""
+        """The samples at indices, in their order."""
         return SampleTable(self.table.take(pa.array(np.asarray(indices, np.int64))), self.folder)
 
     def drop_guids(self, guids: Collection[str]) -> SampleTable:
-        """The samples of other names."""
+        """The samples without those of some guids."""
         out = pc.is_in(self.table["guid"], pa.array(list(guids), pa.large_string()))
         return SampleTable(self.table.filter(pc.invert(out)), self.folder) if guids else self
 
     def with_folder(self, folder: Path | None) -> SampleTable:
-        """The same samples, their pictures in a folder."""
+        """The same samples with their pictures in another folder."""
         return SampleTable(self.table, folder)
 
     def without_texts(self) -> SampleTable:
-        """The same samples, only the hashes of their texts."""
+        """The same samples with only the hashes of their texts."""
         nulls = pa.nulls(len(self), pa.large_string())
         index = COLUMNS.get_field_index("text")
         return SampleTable(self.table.set_column(index, COLUMNS.field(index), nulls), self.folder)
 
 
 def concatenate_tables(tables: Iterable[SampleTable]) -> SampleTable:
-    """The samples of several tables, one after the other, no picture at hand."""
+    """Concatenates tables, without their folders of pictures."""
     return SampleTable(pa.concat_tables([table.table for table in tables]))
 
 
 class TableBuilder:
-    """Makes a `SampleTable` piece by piece.
+    """Builds a `SampleTable` chunk by chunk.
 
     Args:
-        folder: Holds the pictures; without it the table knows no pictures.
+        folder: Folder of the pictures; None leaves pictures out.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -218,7 +214,7 @@ class TableBuilder:
         self._columns: list[list[pa.Array]] = [[] for _ in COLUMNS]
 
     def add(self, samples: Sequence[Sample]) -> None:
-        """Adds samples to those that are there."""
+        """Adds samples."""
         columns = [
             [sample.guid for sample in samples],
             [sample.label for sample in samples],
@@ -228,8 +224,8 @@ class TableBuilder:
             [sample.text_key for sample in samples],
             [self._relative(sample.image_path) for sample in samples],
         ]
-        for pieces, field, values in zip(self._columns, COLUMNS, columns, strict=True):
-            pieces.append(pa.array(values, field.type))
+        for chunks, field, values in zip(self._columns, COLUMNS, columns, strict=True):
+            chunks.append(pa.array(values, field.type))
 
     def _relative(self, path: Path | None) -> str | None:
         if self._folder is None or path is None:
@@ -242,14 +238,14 @@ class TableBuilder:
     def table(self) -> SampleTable:
         """All samples; the builder is empty afterwards."""
         columns = []
-        for pieces, field in zip(self._columns, COLUMNS, strict=True):
-            columns.append(pa.concat_arrays([pa.array([], field.type), *pieces]))
-            pieces.clear()  # no two columns are there twice at once
+        for chunks, field in zip(self._columns, COLUMNS, strict=True):
+            columns.append(pa.concat_arrays([pa.array([], field.type), *chunks]))
+            chunks.clear()  # only one column is in memory twice
         return SampleTable(pa.table(columns, COLUMNS), self._folder)
 
 
 def byte_array(column: Any, width: int) -> NDArray[np.uint8]:
-    """A column of byte strings of one length, none of them null, as an array, (rows, width)."""
+    """A column of fixed-size binaries without nulls as an array, (rows, width)."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     data = np.frombuffer(array.buffers()[1] or b"", np.uint8)
     first = array.offset * width
