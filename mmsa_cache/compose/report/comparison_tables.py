@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from fuse.evidence.comparison import Comparison
-from fuse.figures.record import LEVEL, Interval
+from fuse.figures.record import LEVEL
 from fuse.figures.records import ScoreIntervals, Scores
 from mmsa_cache.runs.record import RunRecord
 
@@ -62,7 +62,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
 
 def comparison_tables(
     comparison: Comparison, scores: Mapping[str, Scores], intervals: Mapping[str, ScoreIntervals]
-) -> list[ReportTable]:
+) -> Iterator[ReportTable]:
     """The scores of runs and their differences.
 
     Args:
@@ -73,75 +73,44 @@ def comparison_tables(
     names = [run.run for run in comparison.runs]
     columns = [f"{name}{suffix}" for name in names for suffix in ("", f", {INTERVAL}")]
     by_run = [(scores[name], intervals[name]) for name in names]
-    return [
-        ReportTable(
-            "figures",
-            f"Scores on the {comparison.rows} outer rows that all runs share, with {LEVEL:.0%} "
-            "bootstrap percentile intervals.",
-            ["Figure", *columns],
-            [
-                [title, *(c for run in by_run for c in score_cells(*run, key))]
-                for key, title in METRICS.items()
-            ],
-        ),
-        ReportTable(
-            "decisions",
-            "Scores of each decision rule; the table above has those of each run’s own rule.",
-            ["Run", "Decided for", *DECISION_COLUMNS],
-            [
-                [run.run, rule, *decision_cells(decision)]
-                for run in comparison.runs
-                for rule, decision in run.decisions.items()
-            ],
-        ),
-        _differences(comparison),
-        ReportTable(
-            "classes",
-            f"F1 of each class, with {LEVEL:.0%} intervals.",
-            ["Class", "Rows", *columns],
-            [
-                [name, of.support, *(c for run in by_run for c in _f1(*run, name))]
-                for name, of in comparison.runs[0].scores.per_class.items()
-                if of.support
-            ],
-            of_classes=True,
-        ),
-        *(
-            confusion_table(f"confusion-{number}", f"Run {run.run}.", run.scores)
-            for number, run in enumerate(comparison.runs, start=1)
-        ),
-        _disagreements(comparison),
-    ]
-
-
-def _f1(scores: Scores, intervals: ScoreIntervals, name: str) -> tuple[float, Interval]:
-    """F1 of a class, and its interval."""
-    return scores.per_class[name].f1, intervals.per_class[name].f1
-
-
-def _differences(comparison: Comparison) -> ReportTable:
-    p_values = ["McNemar p", "p, Holm"]
-    several = len(comparison.pairs) > 1
-    return ReportTable(
-        "differences",
-        f"Paired differences, second − first, with {LEVEL:.0%} intervals.",
-        ["First", "Second", *DECISION_COLUMNS, *p_values[: 1 + several]],
+    yield ReportTable(
+        "figures",
+        f"Scores on the {comparison.rows} outer rows that all runs share, with {LEVEL:.0%} "
+        "bootstrap percentile intervals.",
+        ["Figure", *columns],
+        [
+            [title, *(cell for run in by_run for cell in score_cells(*run, key))]
+            for key, title in METRICS.items()
+        ],
+    )
+    yield ReportTable(
+        "decisions",
+        "Scores of each decision rule; the table above has those of each run’s own rule.",
+        ["Run", "Decided for", *DECISION_COLUMNS],
+        [
+            [run.run, rule, *decision_cells(decision)]
+            for run in comparison.runs
+            for rule, decision in run.decisions.items()
+        ],
+    )
+    yield _differences(comparison)
+    yield ReportTable(
+        "classes",
+        f"F1 of each class, with {LEVEL:.0%} intervals.",
+        ["Class", "Rows", *columns],
         [
             [
-                pair.first,
-                pair.second,
-                *(pair.accuracy.difference, pair.accuracy.interval),
-                *(pair.macro_f1.difference, pair.macro_f1.interval),
-                *[pair.mcnemar.p_value, pair.mcnemar.p_holm][: 1 + several],
+                *(name, first.support),
+                *(c for s, i in by_run for c in (s.per_class[name].f1, i.per_class[name].f1)),
             ]
-            for pair in comparison.pairs
+            for name, first in comparison.runs[0].scores.per_class.items()
+            if first.support
         ],
-        dict.fromkeys(DECISION_COLUMNS, SIGNED) | dict.fromkeys(p_values, ".3g"),
+        of_classes=True,
     )
-
-
-def _disagreements(comparison: Comparison) -> ReportTable:
-    return ReportTable(
+    for number, run in enumerate(comparison.runs, start=1):
+        yield confusion_table(f"confusion-{number}", f"Run {run.run}.", run.scores)
+    yield ReportTable(
         "disagreements",
         f"How many of {comparison.rows} rows two runs differ on.",
         ["First", "Second", "Only first right", "Only second right", "Both wrong"],
@@ -149,4 +118,24 @@ def _disagreements(comparison: Comparison) -> ReportTable:
             [pair.first, pair.second, *(len(rows) for _, rows in pair.differing)]
             for pair in comparison.pairs
         ],
+    )
+
+
+def _differences(comparison: Comparison) -> ReportTable:
+    several = len(comparison.pairs) > 1
+    p_values = ["McNemar p", "p, Holm"][: 1 + several]
+    return ReportTable(
+        "differences",
+        f"Paired differences, second − first, with {LEVEL:.0%} intervals.",
+        ["First", "Second", *DECISION_COLUMNS, *p_values],
+        [
+            [
+                *(pair.first, pair.second),
+                *(pair.accuracy.difference, pair.accuracy.interval),
+                *(pair.macro_f1.difference, pair.macro_f1.interval),
+                *[pair.mcnemar.p_value, pair.mcnemar.p_holm][: 1 + several],
+            ]
+            for pair in comparison.pairs
+        ],
+        dict.fromkeys(DECISION_COLUMNS, SIGNED) | dict.fromkeys(p_values, ".3g"),
     )

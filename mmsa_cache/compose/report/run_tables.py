@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fuse.evidence.comparison import Comparison
 from fuse.figures.record import LEVEL, Interval
@@ -37,10 +37,15 @@ def class_table(scores: Scores, intervals: ScoreIntervals) -> ReportTable:
     """Scores of each class."""
     average = ["Average precision", f"Average precision, {INTERVAL}"]
     rows: list[list[Cell]] = []
-    for name, of in scores.per_class.items():
+    for name, score in scores.per_class.items():
         spans = intervals.per_class[name]
-        values = [of.precision, of.recall, of.f1, spans.f1] if of.support else [None] * 4
-        rows.append([name, of.support, *values, of.average_precision, spans.average_precision])
+        values = [score.precision, score.recall, score.f1, spans.f1]
+        rows.append(
+            [
+                *(name, score.support, *(values if score.support else [None] * len(values))),
+                *(score.average_precision, spans.average_precision),
+            ]
+        )
     return ReportTable(
         "results-classes",
         f"Each class on the outer rows, with {LEVEL:.0%} intervals.",
@@ -55,7 +60,7 @@ def result_tables(
     figures: RunFigures,
     intervals: ScoreIntervals,
     distinct: DistinctScores | None,
-) -> list[ReportTable]:
+) -> Iterator[ReportTable]:
     """The scores of a run on its outer rows.
 
     Args:
@@ -65,53 +70,44 @@ def result_tables(
         distinct: Scores without duplicates of training posts.
     """
     outer = figures.outer
-    tables = [
-        ReportTable(
-            "results-figures",
-            f"Figures on the {outer.rows} outer rows, with {LEVEL:.0%} bootstrap percentile "
-            "intervals.",
-            ["Figure", "Value", INTERVAL],
-            [[name, *score_cells(outer, intervals, key)] for key, name in METRICS.items()],
-        ),
-        class_table(outer, intervals),
-        confusion_table(
-            "confusion-figures",
-            "Rows: true class. Columns: predicted class. Count, and its share of the true class, "
-            "which is also the shade.",
-            outer,
-        ),
-    ]
+    yield ReportTable(
+        "results-figures",
+        f"Scores on the {outer.rows} outer rows, with {LEVEL:.0%} bootstrap percentile intervals.",
+        ["Figure", "Value", INTERVAL],
+        [[name, *score_cells(outer, intervals, key)] for key, name in METRICS.items()],
+    )
+    yield class_table(outer, intervals)
+    yield confusion_table(
+        "confusion-figures",
+        "Rows: true class. Columns: predicted class. Count, and its share of the true class, which "
+        "is also the shade.",
+        outer,
+    )
     if figures.decisions:
-        tables.append(_decisions(record, figures))
+        yield ReportTable(
+            "results-decisions",
+            f"Scores of each decision rule on the outer rows, with {LEVEL:.0%} intervals. This run "
+            f"decides for {record.decide}; mmsa predict --decide takes the other one.",
+            ["Decided for", *DECISION_COLUMNS],
+            [[rule, *decision_cells(decision)] for rule, decision in figures.decisions.items()],
+        )
     if distinct and distinct.scores:
-        tables.append(_without_duplicates(outer, intervals, distinct.scores, distinct.intervals))
+        yield _duplicates_table(outer, intervals, distinct.scores, distinct.intervals)
     if figures.halves:
         keys = _common_metrics(figures.halves.values())
-        tables.append(
-            ReportTable(
-                "results-halves",
-                "Outer rows by the modalities that they have.",
-                ["Rows", "Count", *(METRICS[key] for key in keys)],
-                [
-                    [kind, of.rows, *(score_cell(of, key) for key in keys)]
-                    for kind, of in figures.halves.items()
-                ],
-            )
+        yield ReportTable(
+            "results-halves",
+            "Outer rows by the modalities that they have.",
+            ["Rows", "Count", *(METRICS[key] for key in keys)],
+            [
+                [kind, scores.rows, *(score_cell(scores, key) for key in keys)]
+                for kind, scores in figures.halves.items()
+            ],
         )
-    return tables + _calibration(record, figures)
+    yield from _calibration_tables(record, figures)
 
 
-def _decisions(record: RunRecord, figures: RunFigures) -> ReportTable:
-    return ReportTable(
-        "results-decisions",
-        f"What each decision rule is worth on the outer rows, with {LEVEL:.0%} intervals. This run "
-        f"decides for {record.decide}; mmsa predict --decide takes the other one.",
-        ["Decided for", *DECISION_COLUMNS],
-        [[rule, *decision_cells(of)] for rule, of in figures.decisions.items()],
-    )
-
-
-def _without_duplicates(
+def _duplicates_table(
     outer: Scores,
     intervals: ScoreIntervals,
     distinct: Scores,
@@ -120,7 +116,7 @@ def _without_duplicates(
     every, without = f"All {outer.rows} rows", f"Without, {distinct.rows} rows"
     return ReportTable(
         "results-duplicates",
-        "Figures on all outer rows and without those that have a duplicate in training.",
+        "Scores on all outer rows and without those that have a duplicate in training.",
         ["Figure", every, f"{every}, {INTERVAL}", without, f"{without}, {INTERVAL}"],
         [
             [
@@ -134,82 +130,62 @@ def _without_duplicates(
     )
 
 
-def _calibration(record: RunRecord, figures: RunFigures) -> list[ReportTable]:
-    tables, rows = [], calibration_scores(figures)
-    if rows:
+def _calibration_tables(record: RunRecord, figures: RunFigures) -> Iterator[ReportTable]:
+    if rows := calibration_scores(figures):
         keys = _common_metrics(row.scores for row in rows)
-        tables.append(
-            ReportTable(
-                "results-calibration",
-                "Figures with and without calibration.",
-                ["Rows", "Calibration", "Count", *(METRICS[key] for key in keys)],
+        yield ReportTable(
+            "results-calibration",
+            "Scores with and without calibration.",
+            ["Rows", "Calibration", "Count", *(METRICS[key] for key in keys)],
+            [
                 [
-                    [
-                        row.row_kind,
-                        row.calibration,
-                        row.scores.rows,
-                        *(score_cell(row.scores, key) for key in keys),
-                    ]
-                    for row in rows
-                ],
-            )
+                    *(row.row_kind, row.calibration, row.scores.rows),
+                    *(score_cell(row.scores, key) for key in keys),
+                ]
+                for row in rows
+            ],
         )
-    fitted = figures.calibration
-    if fitted:
-        tables.append(
-            ReportTable(
-                "results-offset-values",
-                "The bias of each class, and its offset in decisions for macro-F1.",
-                ["Class", "Bias", "Offset"],
-                [
-                    [name, bias, offset]
-                    for name, bias, offset in zip(
-                        record.classes, fitted.biases, fitted.offsets, strict=True
-                    )
-                ],
-                {"Bias": SIGNED, "Offset": SIGNED},
-                of_classes=True,
-            )
+    if fitted := figures.calibration:
+        yield ReportTable(
+            "results-offset-values",
+            "The bias of each class, and its offset in decisions for macro-F1.",
+            ["Class", "Bias", "Offset"],
+            [[*row] for row in zip(record.classes, fitted.biases, fitted.offsets, strict=True)],
+            {"Bias": SIGNED, "Offset": SIGNED},
+            of_classes=True,
         )
-    return tables
 
 
 def _common_metrics(scores: Iterable[Scores]) -> list[str]:
     """The metrics that all scores have."""
     every = list(scores)
-    return [key for key in _CALIBRATED if all(getattr(of, key) is not None for of in every)]
+    return [key for key in _CALIBRATED if all(getattr(s, key) is not None for s in every)]
 
 
-def curve_tables(curves: Sequence[LearningCurve], figures: RunFigures) -> list[ReportTable]:
+def curve_tables(curves: Sequence[LearningCurve], figures: RunFigures) -> Iterator[ReportTable]:
     """The learning curves by epoch, and the members."""
-    tables = []
     if curves:
         columns = [f"{curve.title}{suffix}" for curve in curves for suffix in ("", ", range")]
-        tables.append(
-            ReportTable(
-                "epochs",
-                "Mean and range over the members that reached the epoch. metrics.jsonl has every "
-                "epoch of every member.",
-                ["Epoch", "Members", *columns],
-                _epoch_rows(curves),
-            )
+        yield ReportTable(
+            "epochs",
+            "Mean and range over the members that reached the epoch. metrics.jsonl has every epoch "
+            "of every member.",
+            ["Epoch", "Members", *columns],
+            _epoch_rows(curves),
         )
     if figures.members:
-        tables.append(
-            ReportTable(
-                "members",
-                "Each member on its own stopping rows, at the epoch that it kept.",
-                ["Member", "Best epoch", "Training rows", "Stopping rows", "Macro F1", "Accuracy"],
+        yield ReportTable(
+            "members",
+            "Each member on its own stopping rows, at the epoch that it kept.",
+            ["Member", "Best epoch", "Training rows", "Stopping rows", "Macro F1", "Accuracy"],
+            [
                 [
-                    [
-                        *(m.member, m.best_epoch, m.training_rows),
-                        *(m.stopping_rows, m.macro_f1, m.accuracy),
-                    ]
-                    for m in figures.members
-                ],
-            )
+                    *(m.member, m.best_epoch, m.training_rows),
+                    *(m.stopping_rows, m.macro_f1, m.accuracy),
+                ]
+                for m in figures.members
+            ],
         )
-    return tables
 
 
 def _epoch_rows(curves: Sequence[LearningCurve]) -> list[list[Cell]]:
@@ -236,9 +212,9 @@ def recall_table(comparison: Comparison) -> ReportTable:
         f"Recall of each class on the {comparison.rows} rows that both runs judged.",
         ["Class", "Rows", pair.first, pair.second, "Difference", INTERVAL],
         [
-            [name, of.rows, of.first, of.second, of.difference, of.difference_interval]
-            for name, of in pair.recall.items()
-            if of.rows
+            [name, r.rows, r.first, r.second, r.difference, r.difference_interval]
+            for name, r in pair.recall.items()
+            if r.rows
         ],
         {"Difference": SIGNED, INTERVAL: SIGNED},
         of_classes=True,

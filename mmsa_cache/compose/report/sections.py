@@ -132,14 +132,13 @@ def recall_dots(comparison: Comparison | None) -> dict[str, DotChart] | None:
     """The recalls of two runs (``values``) and their ``difference``, by class."""
     if comparison is None:
         return None
-    recalls = {name: of for name, of in comparison.pairs[0].recall.items() if of.rows}
+    recalls = {name: r for name, r in comparison.pairs[0].recall.items() if r.rows}
     values = [
-        (name, [Mark(of.first, of.intervals[0]), Mark(of.second, of.intervals[1], series=1)])
-        for name, of in recalls.items()
+        (name, [Mark(r.first, r.intervals[0]), Mark(r.second, r.intervals[1], series=1)])
+        for name, r in recalls.items()
     ]
     differences = [
-        (name, [Mark(of.difference, of.difference_interval, series=1)])
-        for name, of in recalls.items()
+        (name, [Mark(r.difference, r.difference_interval, series=1)]) for name, r in recalls.items()
     ]
     return {"values": DotChart.of(values), "difference": DotChart.of(differences, 0.0)}
 
