@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -40,6 +42,25 @@ def run_in_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         with hide_main():
             future = process.submit(work, *args, **kwargs)
         return future.result()
+
+
+@contextlib.contextmanager
+def sampling(sample: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Calls a function in a thread every so many seconds, and once at the end."""
+    ended = threading.Event()
+
+    def loop() -> None:
+        while not ended.wait(seconds):
+            sample()
+        sample()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class CostMeter:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import psutil
@@ -27,6 +26,7 @@ from ..search.studies import load_study
 from ..search.view import watch
 from ..search.workers import local_workers, training_data
 from ..session.session import Session
+from .cost import sampling
 
 _SAMPLE_SECONDS = 0.5
 
@@ -118,9 +118,10 @@ def _run_search(
     queued: Sequence[Trial] = (),
 ) -> _MeasuredSearch:
     started, cpu_before = time.monotonic(), _cpu_seconds()
+    memory = PeakMemory()
     with (
         temporary_folder() as folder,
-        _peak_memory() as memory,
+        sampling(memory.sample, _SAMPLE_SECONDS),
         watch(f"{study.name}, {len(workers.devices)} worker(s)") as show,
     ):
         database = folder / "studies.db"
@@ -131,24 +132,6 @@ def _run_search(
         return _MeasuredSearch(
             result, read_studies(database)[0].trials, seconds, cpu_seconds, memory
         )
-
-
-@contextlib.contextmanager
-def _peak_memory() -> Iterator[PeakMemory]:
-    """Samples the memory while the context is entered."""
-    peak, ended = PeakMemory(), threading.Event()
-
-    def sample() -> None:
-        while not ended.wait(_SAMPLE_SECONDS):
-            peak.sample()
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _cpu_seconds() -> float:

@@ -17,7 +17,7 @@ from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.timing import time_call
 
 from .bench import Bench
-from .probes import UtilizationMeter
+from .probes import measure_utilization
 from .stage_one import models_alone, read_by
 
 END_TO_END = 0.9
@@ -48,7 +48,7 @@ def run(bench: Bench) -> None:
     log.add(f"models alone, compiled, {bench.compute}", alone, "posts/s")
     for turn in ("first turn", "last turn"):
         started = time.perf_counter()
-        with UtilizationMeter(device) as utilization:
+        with measure_utilization(device) as utilization:
             extraction = run_end_to_end(
                 rows, readers, encoders, device, shard_rows=size, batch_size=size
             )

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import subprocess
-import threading
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mmsa_cache.native.timing import synchronize
+
+from ..cost import sampling
 
 _LAUNCHES = frozenset(
     {
@@ -64,53 +65,32 @@ def _driver() -> str:
     return result.stdout.splitlines()[0].strip() if result.stdout else "unknown"
 
 
-class UtilizationMeter:
-    """Samples the utilization of a device while the context is entered.
+@dataclass(slots=True)
+class Utilization:
+    """Samples of the utilization of a device, ten a second, from 0 to 1.
 
     On a GPU, NVML's share of time in which a kernel ran. On the CPU, this process's share of all
     cores' time.
-
-    Args:
-        device: The device.
-
-    Attributes:
-        samples: Utilization from 0 to 1, ten times a second.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.samples: list[float] = []
-        self._device, self._error = device, ""
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+    device: torch.device
+    samples: list[float] = field(default_factory=list)
+    error: str = ""
+    """Why there are no samples."""
+    cpu_seconds: float = field(default_factory=time.process_time)
+    """Processor time at the last sample."""
 
-    def __enter__(self) -> UtilizationMeter:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        before, ended = time.process_time(), False
-        while not ended:  # short work gets one sample, at its end
-            ended = self._ended.wait(_SAMPLE_SECONDS)
-            if self._device.type == "cuda":
-                try:
-                    self.samples.append(torch.cuda.utilization(self._device) / 100)
-                except Exception as error:  # NVML's bindings are optional
-                    self._error = f"{type(error).__name__}: {error}"
-                    return
-            else:
-                now = time.process_time()
-                share = (now - before) / _SAMPLE_SECONDS / (os.cpu_count() or 1)
-                self.samples.append(min(1.0, share))
-                before = now
+    def sample(self) -> None:
+        """Adds a sample."""
+        if self.device.type == "cuda":
+            try:
+                self.samples.append(torch.cuda.utilization(self.device) / 100)
+            except Exception as error:  # NVML's bindings are optional
+                self.error = f"{type(error).__name__}: {error}"
+            return
+        before, self.cpu_seconds = self.cpu_seconds, time.process_time()
+        share = (self.cpu_seconds - before) / _SAMPLE_SECONDS / (os.cpu_count() or 1)
+        self.samples.append(min(1.0, share))
 
     @property
     def mean(self) -> float:
@@ -120,7 +100,7 @@ class UtilizationMeter:
             RuntimeError: There are none.
         """
         if not self.samples:
-            raise RuntimeError(self._error)
+            raise RuntimeError(self.error)
         return sum(self.samples) / len(self.samples)
 
     def over_time(self, points: int = 20) -> list[float]:
@@ -128,6 +108,14 @@ class UtilizationMeter:
         size = max(1, -(-len(self.samples) // points))
         groups = [self.samples[i : i + size] for i in range(0, len(self.samples), size)]
         return [round(sum(group) / len(group), 3) for group in groups]
+
+
+@contextlib.contextmanager
+def measure_utilization(device: torch.device) -> Iterator[Utilization]:
+    """Samples the utilization of a device while the context is entered."""
+    utilization = Utilization(device)
+    with sampling(utilization.sample, _SAMPLE_SECONDS):
+        yield utilization
 
 
 def run_profiled(work: Callable[[], object], device: torch.device) -> Any:

@@ -17,7 +17,7 @@ from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.store.identity import Origin
 
 from .bench import CLASSES, Bench
-from .probes import UtilizationMeter
+from .probes import measure_utilization
 from .stores import BenchStore
 
 TRIALS = 200
@@ -79,7 +79,7 @@ def _measure_search(bench: Bench, name: str, store: BenchStore, kind: str) -> No
     stopwatch, started = _Stopwatch(sizes.search_seconds), time.monotonic()
     with (
         local_workers(device, None if cuda else 1) as workers,
-        UtilizationMeter(bench.device) as utilization,
+        measure_utilization(bench.device) as utilization,
     ):
         try:
             result = search(

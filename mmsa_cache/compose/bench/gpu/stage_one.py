@@ -24,7 +24,7 @@ from mmsa_cache.native.timing import time_call
 
 from ..extract import spread_samples
 from .bench import Bench
-from .probes import UtilizationMeter, count_calls, synchronisations
+from .probes import count_calls, measure_utilization, synchronisations
 
 TEXTBOOK = 8.0
 """Target of the rate, relative to a textbook loop."""
@@ -88,7 +88,7 @@ def _end_to_end(
         ("pictures alone", MODALITIES[1:]),
         ("last turn", MODALITIES),
     ):
-        with UtilizationMeter(bench.device) as utilization:
+        with measure_utilization(bench.device) as utilization:
             extraction = run_end_to_end(
                 rows,
                 readers,
