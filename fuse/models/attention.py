@@ -1,8 +1,8 @@
-"""Multi-head attention and the encoder layer on it, with dropout from the noise of the call.
+"""Multi-head attention and encoder layers, with dropout from the noise of the call.
 
 "Attention Is All You Need" (Vaswani et al. 2017), eq. 1. Names, shapes and initial values of the
-parameters are those of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer`. PyTorch's own
-modules draw their dropout inside a kernel, where `noise.noise_from` does not reach.
+parameters are those of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer`. These modules
+themselves draw dropout inside a kernel, out of reach of `noise.noise_from`.
 
 A mask is ``(batch, keys)``, boolean, True = real position; None: all are real.
 """
@@ -47,31 +47,31 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, mask: Tensor | None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attends; the values are the keys.
+        """Attends over keys, which are also the values.
 
         Args:
             query: ``(batch, queries, dim)``.
             key: ``(batch, keys, dim)``.
             mask: ``(batch, keys)``, True = real position; None: all are real.
-            need_weights: also return the weights. This rules out PyTorch's fused kernel, as does
-                active dropout, whose noise it draws itself.
+            need_weights: also return the weights. Like active dropout, this rules out PyTorch's
+                fused kernel.
 
         Returns:
             ``(batch, queries, dim)``, zero in rows without a real key, and the weights
             ``(batch, queries, keys)`` averaged over the heads, or None. In eval mode the weights
-            of a row with a real key sum to 1 over its real keys (in training mode they have gone
-            through the dropout); in a row without one they are zero.
+            of a row sum to 1 over its real keys; in training mode they are those after dropout. In
+            a row without a real key they are zero.
         """
         w_query, w_key_value = self.in_proj_weight.split([self.dim, 2 * self.dim])
         b_query, b_key_value = self.in_proj_bias.split([self.dim, 2 * self.dim])
         q = self._by_head(linear(query, w_query, b_query))
         k, v = map(self._by_head, linear(key, w_key_value, b_key_value).chunk(2, dim=2))
-        allowed = nothing = None
+        allowed = empty = None
         if mask is not None:
-            # A softmax over nothing is NaN, so a row without a real key ignores nothing; it is
+            # A softmax over no key is NaN, so a row without a real key attends to all keys. It is
             # zeroed at the end.
-            nothing = ~mask.any(dim=1)[:, None, None]
-            allowed = (mask.unsqueeze(1) | nothing).unsqueeze(1)
+            empty = ~mask.any(dim=1)[:, None, None]
+            allowed = (mask.unsqueeze(1) | empty).unsqueeze(1)
         weights = None
         if is_mapped(q) and not (need_weights or self.dropout.active):
             attended = call_for_members(_stacked_attention, q, k, v, allowed)
@@ -79,16 +79,16 @@ class MultiHeadAttention(nn.Module):
             scores = q @ k.transpose(2, 3) * (self.dim // self.num_heads) ** -0.5
             if allowed is not None:
                 scores = scores.masked_fill(~allowed, -torch.inf)
-            every = self.dropout(scores.softmax(dim=3))
-            attended = every @ v
+            head_weights = self.dropout(scores.softmax(dim=3))
+            attended = head_weights @ v
             if need_weights:
-                weights = every.mean(dim=1)
+                weights = head_weights.mean(dim=1)
         else:
             attended = F.scaled_dot_product_attention(q, k, v, allowed)
         joined = self.out_proj(attended.transpose(1, 2).flatten(2))
-        if nothing is not None:
-            joined = joined.masked_fill(nothing, 0.0)
-            weights = None if weights is None else weights.masked_fill(nothing, 0.0)
+        if empty is not None:
+            joined = joined.masked_fill(empty, 0.0)
+            weights = None if weights is None else weights.masked_fill(empty, 0.0)
         return joined, weights
 
     def _by_head(self, x: Tensor) -> Tensor:
@@ -101,14 +101,14 @@ class MultiHeadAttention(nn.Module):
 
 
 def _stacked_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
-    """PyTorch's fused kernel once for all members, ``(members, batch, heads, …)`` each."""
-    found = F.scaled_dot_product_attention(
+    """PyTorch's fused kernel, called once for all members, ``(members, batch, heads, …)`` each."""
+    attended = F.scaled_dot_product_attention(
         q.flatten(0, 1),
         k.flatten(0, 1),
         v.flatten(0, 1),
         None if allowed is None else allowed.flatten(0, 1),
     )
-    return found.unflatten(0, q.shape[:2])
+    return attended.unflatten(0, q.shape[:2])
 
 
 class EncoderLayer(nn.Module):
@@ -141,9 +141,9 @@ class EncoderLayer(nn.Module):
 
 
 class EncoderStack(nn.Module):
-    """Encoder layers one after the other, all starting from the same weights.
+    """A sequence of encoder layers that all start from the same weights.
 
-    The equal start is that of PyTorch's `nn.TransformerEncoder`, which the report uses.
+    So does PyTorch's `nn.TransformerEncoder`, which the report uses.
 
     Args:
         layers: number of layers.
@@ -172,8 +172,8 @@ class EncoderStack(nn.Module):
             ``(batch, positions, dim)`` and the weights ``(batch, layers, positions, positions)``,
             averaged over the heads, or None.
         """
-        found = []
+        of_layers = []
         for layer in self.layers:
             x, weights = layer(x, mask, need_weights)
-            found.append(weights)
-        return x, torch.stack(found, dim=1) if need_weights else None
+            of_layers.append(weights)
+        return x, torch.stack(of_layers, dim=1) if need_weights else None

@@ -17,10 +17,10 @@ DIRECTIONS: tuple[Directions, ...] = get_args(Directions)
 
 
 class CrossAttention(nn.Module):
-    """Text attends over image patches and, if wanted, the patches over the text; both pooled.
+    """Pooled attention of text over image patches and, for both directions, of patches over text.
 
-    pool(MHA(t, v, v)) over the text tokens and pool(MHA(v, t, t)) over the patches, each with
-    weights of its own.
+    pool(MHA(t, v, v)) over the text tokens and pool(MHA(v, t, t)) over the patches, each with its
+    own weights.
 
     Args:
         config: `text_dim` is the length of a position of both modalities.
@@ -44,14 +44,14 @@ class CrossAttention(nn.Module):
     def forward(self, pair: Pair, need_weights: bool) -> tuple[list[Tensor], dict[str, Tensor]]:
         """A vector ``(batch, dim)`` for each direction, and the intermediates (see `fusions`)."""
         text, text_mask, image, image_mask = pair
-        found, weights = self.mha(text, image, image_mask, need_weights)
-        vectors = [self.pool(found, text_mask)]
+        attended, weights = self.mha(text, image, image_mask, need_weights)
+        vectors = [self.pool(attended, text_mask)]
         out = {"attended": vectors[0]}
         if weights is not None:
             out["attention"] = weights
         if self.image_mha is not None and self.image_pool is not None:
-            found, weights = self.image_mha(image, text, text_mask, need_weights)
-            vectors.append(self.image_pool(found, image_mask))
+            attended, weights = self.image_mha(image, text, text_mask, need_weights)
+            vectors.append(self.image_pool(attended, image_mask))
             out["attended_image"] = vectors[1]
             if weights is not None:
                 out["attention_image"] = weights
@@ -94,8 +94,8 @@ class AttentionConcat(Fusion):
         self.computes = f"[{' ; '.join(['pool(t)', 'pool(v)', *formulas])}]"
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        mapped = pair._replace(image=self.image_to_text(pair.image))
-        vectors, out = self.attention(mapped, need_weights)
+        projected = pair._replace(image=self.image_to_text(pair.image))
+        vectors, out = self.attention(projected, need_weights)
         t, v = self.pooled(pair)
         return torch.cat([t, v, *vectors], dim=1), {"text": t, "image": v, **out}
 
@@ -125,10 +125,10 @@ class AttentionCombine(Fusion):
 class EncoderFusion(Fusion):
     """Mean over the real positions of TransformerEncoder([t ; v]).
 
-    Post-norm layers with ReLU, PyTorch's defaults, as in the report. No position embedding: the
-    report has none. The result is always a mean; the poolings do not apply. Modality embeddings,
-    added to every text token and to every patch so that attention can tell them apart, start at
-    zero: as the report's model.
+    Post-norm layers with ReLU, PyTorch's defaults, and no position embedding, as in the report. The
+    result is always a mean; the poolings do not apply. Modality embeddings, which are added to all
+    text tokens and to all patches so that attention can tell them apart, start at zero: as in the
+    report's model.
     """
 
     equal_dims = True

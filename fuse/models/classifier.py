@@ -13,11 +13,11 @@ from .parts import ModelPart
 from .projection import Standardise
 
 FUSED = "fused"
-"""Name of the vector that stands for a row's inputs where they were fused beforehand."""
+"""Name of the vector that replaces the inputs of a row that has been fused already."""
 
 
 class Inputs(NamedTuple):
-    """A batch as a model takes it; what the model does not read may be None or left out."""
+    """The inputs of a model for a batch; what the model does not read may be None or missing."""
 
     text: Tensor | None = None
     """``(batch, text_tokens, text_in)``, any floating dtype."""
@@ -32,13 +32,13 @@ class Inputs(NamedTuple):
 
     @classmethod
     def of(cls, sequences: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> Inputs:
-        """Sequences and masks by the names of the fields; those left out are None."""
+        """Inputs of sequences and masks by the names of the fields; missing ones are None."""
         text, text_mask, image, image_mask = map(sequences.get, cls._fields[:4])
         return cls(text, text_mask, image, image_mask, vectors)
 
 
 class Classifier(nn.Module):
-    """Classifies a pair of an image and a text, or one of them alone.
+    """Classifies pairs of a text and an image, or one of them.
 
     A row whose mask has no real position in a modality lacks that modality.
     """
@@ -46,16 +46,16 @@ class Classifier(nn.Module):
     landmarks = 0
     """Number of training rows that `fit_landmarks` takes."""
     trains_fusion = True
-    """Whether training changes what `fuse` gives; where not, it takes the vector `FUSED` too."""
+    """Whether training changes the result of `fuse`; if not, `fuse` accepts the vector `FUSED`."""
 
     @property
     def inputs(self) -> list[str]:
-        """Names of the inputs that it reads."""
+        """Names of the inputs that the model reads."""
         raise NotImplementedError
 
     @property
     def standardisations(self) -> dict[str, Standardise]:
-        """Of the inputs that it standardises, by name."""
+        """Standardisations by name of the input."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -63,8 +63,8 @@ class Classifier(nn.Module):
         """Sets the feature means and standard deviations of the training split.
 
         Args:
-            figures: Means and deviations, ``(features,)`` each and over real positions, of every
-                input that is standardised.
+            figures: Mean and deviation over real positions, ``(features,)`` each, of each
+                standardised input.
 
         Raises:
             ValueError: the model does not standardise its inputs, or figures of an input are
@@ -80,31 +80,31 @@ class Classifier(nn.Module):
             standardise.fit(*figures[name])
 
     def fit_landmarks(self, vectors: Mapping[str, Tensor]) -> Tensor | None:
-        """Takes training rows to compare with, after `fit_standardisation`.
+        """Sets the training rows that others are compared with, after `fit_standardisation`.
 
         Args:
-            vectors: ``(landmarks, features)`` of every vector, as cached.
+            vectors: ``(landmarks, features)`` of each vector, as cached.
 
         Returns:
-            What `fuse` gives of these rows; None of a model that takes none.
+            The result of `fuse` for these rows; None if the model has no landmarks.
         """
         return None
 
     def fold(self) -> None:
-        """Makes a trained model smaller; what it computes stays the same."""
+        """Makes a trained model smaller without changing what it computes."""
 
     def fuse(
         self, inputs: Inputs, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Everything before the classifier, row by row: rows may be fused in parts and joined.
+        """Everything before the classifier. Rows are independent, so they may be fused in parts.
 
         Args:
             inputs: The rows.
-            need_weights: put attention weights into the intermediates, if there are any; slower.
+            need_weights: add attention weights to the intermediates, if there are any; slower.
 
         Returns:
             The fused vector ``(batch, fused_dim)``; which modalities a row has, ``(batch, read)``,
-            boolean, None where no mask says that one is missing; the named intermediates.
+            boolean, None without masks; the named intermediates.
 
         Raises:
             ValueError: an input that the model reads is missing or has the wrong shape.
@@ -112,11 +112,11 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def classify(self, fused: Tensor, present: Tensor | None) -> Tensor:
-        """Logits ``(batch, classes)`` of what `fuse` gave."""
+        """Logits ``(batch, classes)`` of the result of `fuse`."""
         raise NotImplementedError
 
     def parts(self) -> list[ModelPart]:
-        """The parts in the order of their work, for `summary.summarise`."""
+        """The parts in the order of computation, for `summary.summarise`."""
         raise NotImplementedError
 
     def forward(
@@ -129,7 +129,7 @@ class Classifier(nn.Module):
         *,
         need_weights: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Classifies; arguments are those of `Inputs` and `fuse`.
+        """Classifies a batch; see `Inputs` and `fuse` for the arguments.
 
         Returns:
             Logits ``(batch, classes)`` and the named intermediates: ``fused``

@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig:
-    """Options of all fusions; each ignores those that it does not have."""
+    """Options of all fusions; each ignores those that do not concern it."""
 
     text_dim: int
     """Features of a projected text token."""
@@ -40,14 +40,14 @@ class FusionConfig:
     ffn: int = 2048
     """Hidden units of the feed-forward part of ``encoder``."""
     rank: int = 4
-    """Of the weight tensor of ``lowrank``; 4 is of the grid of its authors' code."""
+    """Rank of the weight tensor of ``lowrank``; 4 is in the grid of its authors' code."""
     dropout: float = 0.25
     """Probability inside attention and encoder layers."""
     directions: str = "text"
-    """Of the attention fusions: ``text``, text tokens query patches; ``both``, patches query text
+    """In the attention fusions: ``text``, text tokens query patches; ``both``, patches query text
     tokens too."""
     modality_embeddings: bool = False
-    """Of ``encoder``: a learned vector for each modality, not in the report."""
+    """In ``encoder``: a learned vector for each modality, not in the report."""
     text_pooling: str = "mean"
     """One of `projection.POOLINGS`."""
     image_pooling: str = "mean"
@@ -68,18 +68,18 @@ class FusionConfig:
 
 
 class Fusion(nn.Module):
-    """Makes one vector of a pair; see `fusions` for what each of them computes.
+    """Fuses a pair into one vector; see `fusions` for what each of them computes.
 
     Args:
         config: sizes and options.
     """
 
     equal_dims: ClassVar[bool] = False
-    """It adds or mixes text and image features and so needs ``image_dim == text_dim``."""
+    """Whether it adds or mixes text and image features, and so needs ``image_dim == text_dim``."""
     has_heads: ClassVar[bool] = False
-    """It has attention heads, by which `text_dim` must be divisible."""
+    """Whether it has attention heads, whose number must divide `text_dim`."""
     separate_heads: ClassVar[bool] = False
-    """Each modality's part of the fused vector has a head of its own (`head.LateHead`)."""
+    """Whether each modality's part of the fused vector has its own head (`head.LateHead`)."""
 
     out_dim: int
     """Length of the fused vector."""
@@ -96,7 +96,7 @@ class Fusion(nn.Module):
 
         Args:
             pair: the projected sequences.
-            need_weights: put the attention weights into the second result, if there are any.
+            need_weights: add attention weights to the intermediates, if there are any.
 
         Returns:
             ``(batch, out_dim)`` and the named intermediates, see `fusions`.

@@ -2,8 +2,8 @@
 
 t and v are the projected sequences, ``(batch, text_tokens, text_dim)`` and
 ``(batch, patches, image_dim)``; d is their length where they must agree (``image_dim = text_dim``).
-[a ; b] puts vectors (of ``encoder``: sequences) one after the other, ∘ multiplies element by
-element, MHA(q, k, v) is multi-head attention (`attention.MultiHeadAttention`).
+[a ; b] concatenates vectors (in ``encoder``: sequences), ∘ multiplies element by element,
+MHA(q, k, v) is multi-head attention (`attention.MultiHeadAttention`).
 
 =====================  =========================================================  ================
 name                   what it computes                                           out_dim
@@ -27,25 +27,26 @@ name                   what it computes                                         
                        of the two heads' class probabilities (`head.LateHead`)
 =====================  =========================================================  ================
 
-pool(t) and pool(MHA(t, …)) are over the text tokens, in the way of `text_pooling`; pool(v) and
-pool(MHA(v, …)) over the patches, in the way of `image_pooling`.
+pool(t) and pool(MHA(t, …)) pool text tokens as `text_pooling` says; pool(v) and pool(MHA(v, …))
+pool patches as `image_pooling` says.
 
 Named intermediates: ``text`` and ``image``, the pooled vectors, where the fusion uses them;
-``attended`` and ``attended_image``, what text tokens and patches found, pooled; ``gate``, z of
-``gated``; and on demand the attention weights, averaged over the heads: ``attention``
-``(batch, text_tokens, patches)``, ``attention_image`` ``(batch, patches, text_tokens)``, of
-``encoder`` ``attention`` ``(batch, layers, positions, positions)`` with the text tokens before the
-patches. Rows of weights that belong to padded queries mean nothing.
+``attended`` and ``attended_image``, the pooled attention outputs of text tokens and patches;
+``gate``, z of ``gated``; and on demand the attention weights, averaged over the heads:
+``attention`` ``(batch, text_tokens, patches)``, ``attention_image``
+``(batch, patches, text_tokens)``, in ``encoder`` ``attention``
+``(batch, layers, positions, positions)`` with the text tokens before the patches. The weights of
+padded queries have no meaning.
 
 Everything is a sequence. The report's one-vector form (``level = "pooled"``) is a sequence of
-length one for each modality, so a fusion does not know the level. With a single key the softmax of
-the attention is 1, whatever the query: the attention output is then a linear map of the image
-alone, which is why the report's "Attention" row equals its image-only row. The encoder always sees
-at least two positions and has no such gap.
+length one for each modality, so a fusion does not depend on the level. With a single key the
+softmax of the attention is 1 for any query, and the attention output is a linear map of the image.
+That is why the report's "Attention" row equals its image-only row. The encoder has at least two
+positions.
 
-A modality without any real position pools to zeros, finds zeros and is not found: a missing
-modality changes nothing by its features, and no row gives NaN. ``attention`` needs both of them:
-without text or without image it is zero.
+A modality without any real position pools to zeros, attends to nothing and is not attended to: the
+features of a missing modality change nothing, and no row becomes NaN. ``attention`` needs both
+modalities: without text or without image it is zero.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def build_fusion(name: str, config: FusionConfig) -> Fusion:
 
     Args:
         name: one of `FUSIONS`.
-        config: sizes and options; those that the fusion does not have are ignored.
+        config: sizes and options; those that do not concern the fusion are ignored.
 
     Raises:
         ValueError: unknown name, pooling or directions, or sizes that the fusion cannot take; the

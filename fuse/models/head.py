@@ -17,8 +17,7 @@ from .parts import ModelPart, count
 class Head(nn.Module):
     """(Linear → BatchNorm → LeakyReLU → Dropout) for every hidden size, then Linear to the classes.
 
-    Batch normalisation has no variance to take from a single row: in training mode a batch needs at
-    least two samples (PyTorch raises otherwise), so a trainer drops or merges a last batch of one.
+    Batch normalisation needs at least two rows in training mode; PyTorch raises otherwise.
 
     Args:
         in_dim: length of the fused vector.
@@ -42,7 +41,7 @@ class Head(nn.Module):
         self.layers = nn.Sequential(*modules)
 
     def forward(self, fused: Tensor, present: Tensor | None = None) -> Tensor:
-        """``(batch, in_dim)`` to logits ``(batch, classes)``; `present` makes no difference."""
+        """``(batch, in_dim)`` to logits ``(batch, classes)``; `present` is ignored."""
         logits: Tensor = self.layers(fused)
         return logits
 
@@ -61,11 +60,11 @@ class Head(nn.Module):
 class LateHead(nn.Module):
     """A head for each modality; the average of their class probabilities.
 
-    log((p_text + p_image) / 2), or log p of the one modality that a row has: logits whose softmax
-    is that average. A row with neither gets the average.
+    Its logits are log((p_text + p_image) / 2), or log p of the only modality of a row. A row with
+    neither gets the average.
 
     Args:
-        segments: modality (``text`` or ``image``) and length of every part of the fused vector, in
+        segments: modality (``text`` or ``image``) and length of each part of the fused vector, in
             order; a modality's head reads all its parts.
         classes: number of classes.
         dropout: probability after each hidden layer.
@@ -94,28 +93,24 @@ class LateHead(nn.Module):
 
         Args:
             fused: ``(batch, sum of the segments' lengths)``.
-            present: ``(batch, 2)``, boolean: the row has a text, an image; None: all have both.
+            present: ``(batch, 2)``, boolean, whether a row has a text and an image; None: all have
+                both.
 
         Returns:
             Log-probabilities ``(batch, classes)``.
         """
-        parts: dict[str, list[Tensor]] = {"text": [], "image": []}
-        pieces = fused.split([length for _, length in self.segments], dim=1)
-        for (modality, _), piece in zip(self.segments, pieces, strict=True):
-            parts[modality].append(piece)
-        logits = torch.stack(
-            [
-                self.text(torch.cat(parts["text"], dim=1)),
-                self.image(torch.cat(parts["image"], dim=1)),
-            ],
-            dim=1,
-        )
+        inputs: dict[str, list[Tensor]] = {"text": [], "image": []}
+        segments = fused.split([length for _, length in self.segments], dim=1)
+        for (modality, _), segment in zip(self.segments, segments, strict=True):
+            inputs[modality].append(segment)
+        text, image = (torch.cat(inputs[modality], dim=1) for modality in ("text", "image"))
+        logits = torch.stack([self.text(text), self.image(image)], dim=1)
         log_p = logits.log_softmax(dim=2)
         if present is None:
             return log_p.logsumexp(dim=1) - math.log(2)
-        taken = present | ~present.any(dim=1, keepdim=True)
-        log_p = log_p.masked_fill(~taken.unsqueeze(2), -torch.inf)
-        return log_p.logsumexp(dim=1) - taken.sum(dim=1, keepdim=True).to(log_p.dtype).log()
+        used = present | ~present.any(dim=1, keepdim=True)
+        log_p = log_p.masked_fill(~used.unsqueeze(2), -torch.inf)
+        return log_p.logsumexp(dim=1) - used.sum(dim=1, keepdim=True).to(log_p.dtype).log()
 
     def parts(self) -> list[ModelPart]:
         """Its rows of `summary.summarise`."""

@@ -1,22 +1,22 @@
-"""Logistic regression on fixed features of pooled vectors: the strong classical model.
+"""Logistic regression on fixed features of pooled vectors, a strong classical model.
 
     D(x, y) = Σ_b w_b·|x_b − y_b|²/dim_b / Σ_b w_b        over the vectors b that x has
 
     rbf     K(x, y) = exp(−bandwidth · D(x, y))
             logits(x) = K(x, landmarks) · L⁻ᵀ · W + bias,   L·Lᵀ = K(landmarks, landmarks) + ε·I
     linear  logits(x) = φ(x) · W + bias,   φ_b(x) = √(w_b/dim_b)·x_b,
-            that is the kernel K(x, y) = Σ_b w_b·⟨x_b, y_b⟩/dim_b
+            which is the kernel K(x, y) = Σ_b w_b·⟨x_b, y_b⟩/dim_b
 
-Vectors are standardised first; each counts as one whatever its length. w_b is 1 for the text's and
-``image_weight`` for the image's, times ``other_weight`` for those of a further encoder. ``rbf`` is
-a product of Gaussian kernels, so text and image interact. Landmarks are training rows; with all of
-them, W with an L2 penalty is kernel logistic regression, with fewer its Nyström approximation
-(Williams and Seeger 2000, "Using the Nyström Method to Speed Up Kernel Machines"). Only W and the
-bias are trained: to the optimum by ``optimiser = "lbfgs"``, see `fuse.training.solver`, or by the
-loop of every other model.
+Vectors are standardised first; each has the same weight whatever its length. w_b is 1 for text and
+``image_weight`` for image vectors, times ``other_weight`` for those of a further encoder. ``rbf``
+is a product of Gaussian kernels, so text and image interact. Landmarks are training rows. If all
+rows are landmarks, W with an L2 penalty is kernel logistic regression; with fewer it is the Nyström
+approximation (Williams and Seeger 2000, "Using the Nyström Method to Speed Up Kernel Machines").
+Only W and the bias are trained: to the optimum with ``optimiser = "lbfgs"``, see
+`fuse.training.solver`, or by the training loop of all models.
 
-A trained ``rbf`` model holds its landmarks in float16, 2 bytes a feature: 3,200 rows of 1,933
-features are 12 MB.
+A trained ``rbf`` model stores its landmarks in float16, 2 bytes a feature: 3,200 rows of 1,933
+features take 12 MB.
 """
 
 from __future__ import annotations
@@ -40,30 +40,29 @@ from .projection import Standardise
 from .squares import squares
 
 KERNEL = "kernel"
-"""Name of this model among those of the fusions."""
+"""Name of this model among the fusions."""
 Kernel = Literal["rbf", "linear"]
 JITTER = 1e-3
-"""ε; rows that are doubled would make the kernel matrix singular."""
+"""ε; without it repeated rows would make the kernel matrix singular."""
 SCALE = 30.0
-"""Features of ``rbf`` are multiplied by this: whitened ones have norm 1 at most, too little for
-Adam."""
+"""Factor of the features of ``rbf``: whitened ones have norm 1 at most, too small for Adam."""
 
 
 class KernelClassifier(Classifier):
-    """Reads vectors only; masks say which modalities a row has.
+    """The kernel model. It reads vectors only; masks say which modalities a row has.
 
-    A vector of a modality that a row lacks is left out of the mean over vectors, and is zero in the
-    features of ``linear``. A landmark that lacks it has its mean there.
+    Vectors of a missing modality are left out of the mean over vectors, and are zero in the
+    features of ``linear``. In landmarks they are replaced by their mean.
 
     Args:
         vectors: features of each vector by name, which starts with its modality.
         classes: number of classes.
         landmarks: number of training rows that rows are compared with; ``linear`` has none.
         dropout: probability with which a feature is zeroed.
-        kernel: see above.
-        bandwidth: of ``rbf``.
-        image_weight: of each vector of the image.
-        other_weight: of each vector of another encoder than the modality's first, in addition.
+        kernel: ``rbf`` or ``linear``.
+        bandwidth: bandwidth of ``rbf``.
+        image_weight: weight of each image vector.
+        other_weight: additional factor for vectors of encoders other than the modality's first.
     """
 
     trains_fusion = False
@@ -83,7 +82,7 @@ class KernelClassifier(Classifier):
         super().__init__()
         self.norms = nn.ModuleDict({name: Standardise(dim) for name, dim in vectors.items()})
         self._modalities = list(dict.fromkeys(map(modality_of, vectors)))
-        # Vectors of one modality and weight, in order: the modality's place, names and weight.
+        # Adjacent vectors of one modality and weight: index of the modality, names, weight.
         self._groups = [
             (
                 self._modalities.index(modality),
@@ -118,9 +117,9 @@ class KernelClassifier(Classifier):
     def fit_landmarks(self, vectors: Mapping[str, Tensor]) -> Tensor:
         for name in self.norms:
             setattr(self, f"landmarks_{name}", vectors[name].clone())
-        read = len(self._modalities)
-        whole = torch.ones(self.landmarks, read, dtype=torch.bool, device=self.whitening.device)
-        kernel = self._kernel(vectors, whole)
+        shape = self.landmarks, len(self._modalities)
+        present = torch.ones(shape, dtype=torch.bool, device=self.whitening.device)
+        kernel = self._kernel(vectors, present)
         kernel.diagonal().add_(JITTER)
         lower = torch.linalg.cholesky(kernel)
         self.whitening.copy_(_inverse(lower).T)
@@ -129,43 +128,43 @@ class KernelClassifier(Classifier):
 
     @torch.no_grad()
     def fold(self) -> None:
-        # The whitening goes into the weights; the size becomes a tenth.
+        # The weights absorb the whitening, which makes the model a tenth of the size.
         if len(self.whitening):
             self.weight.weight.copy_(SCALE * self.weight.weight @ self.whitening.T)
             self.whitening = self.whitening.new_empty(0, 0)
 
     def _weights(self, present: Tensor) -> list[Tensor]:
-        """w of each group of vectors, ``(batch, 1)``, 0 where a row lacks their modality.
+        """w of each group of vectors, ``(batch, 1)``, 0 for rows without their modality.
 
         Args:
-            present: ``(batch, read)``, says which modalities a row has.
+            present: which modalities a row has, ``(batch, read)``.
         """
-        there = present.to(self.weight.weight.dtype)
-        return [there[:, place : place + 1] * weight for place, _, weight in self._groups]
+        factors = present.to(self.weight.weight.dtype)
+        return [factors[:, index : index + 1] * weight for index, _, weight in self._groups]
 
     def _block(self, vectors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
-        """Standardised vectors, each divided by √dim, joined, ``(batch, features)``."""
-        given = {name: vectors[name].to(self.weight.weight.dtype) for name in names}
+        """Concatenates standardised vectors, each divided by √dim, to ``(batch, features)``."""
+        cast = {name: vectors[name].to(self.weight.weight.dtype) for name in names}
         return torch.cat(
-            [self.norms[name](x) * x.shape[1] ** -0.5 for name, x in given.items()], dim=1
+            [self.norms[name](x) * x.shape[1] ** -0.5 for name, x in cast.items()], dim=1
         )
 
     def _linear(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """φ, ``(batch, features)``; `present` as of `_weights`."""
+        """φ, ``(batch, features)``; for `present` see `_weights`."""
         parts = zip(self._groups, self._weights(present), strict=True)
         return torch.cat([w.sqrt() * self._block(vectors, names) for (_, names, _), w in parts], 1)
 
     def _kernel(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """``(batch, landmarks)``; `present` as of `_weights`."""
-        own = {name: getattr(self, f"landmarks_{name}") for name in self.norms}
+        """K, ``(batch, landmarks)``; for `present` see `_weights`."""
+        landmarks = {name: getattr(self, f"landmarks_{name}") for name in self.norms}
         groups = list(zip(self._groups, self._weights(present), strict=True))
         weight = torch.stack([w * len(names) for (_, names, _), w in groups]).sum(0)
         rate = -self.bandwidth / torch.where(weight > 0, weight, 1.0)
         total = torch.zeros((), dtype=rate.dtype, device=rate.device)
         for (_, names, _), w in groups:
-            norms = [self.norms[name].get_buffer(of) for name in names for of in ("mean", "scale")]
-            read = [*norms, *(of[name] for of in (vectors, own) for name in names)]
-            square = squares(partial(self._block, names=names), vectors, own, read)
+            norms = [self.norms[name].get_buffer(b) for name in names for b in ("mean", "scale")]
+            read = [*norms, *(x[name] for x in (vectors, landmarks) for name in names)]
+            square = squares(partial(self._block, names=names), vectors, landmarks, read)
             total = torch.addcmul(total, w * rate, square)
         return total.exp()
 
@@ -175,18 +174,18 @@ class KernelClassifier(Classifier):
         """See `Classifier.fuse`.
 
         Returns:
-            The whitened kernel features ``(batch, landmarks)``, of a folded model the kernel
-            itself, of ``linear`` φ ``(batch, features)``; which modalities a row has,
-            ``(batch, read)``; nothing else.
+            The whitened kernel features ``(batch, landmarks)`` (in a folded model the kernel
+            itself, for ``linear`` φ ``(batch, features)``); which modalities a row has,
+            ``(batch, read)``; no intermediates.
         """
         vectors = inputs.vectors
         if FUSED in vectors:
             return vectors[FUSED], None, {}
         masks = {"text": inputs.text_mask, "image": inputs.image_mask}
         rows = next(iter(vectors.values())).shape[:1]
-        every = self.whitening.new_ones(rows, dtype=torch.bool)
+        all_rows = self.whitening.new_ones(rows, dtype=torch.bool)
         read = [masks[name] for name in self._modalities]
-        present = torch.stack([every if m is None else m.any(dim=1) for m in read], dim=1)
+        present = torch.stack([all_rows if m is None else m.any(dim=1) for m in read], dim=1)
         if not self.landmarks:
             return self._linear(vectors, present), present, {}
         fused = self._kernel(vectors, present)
@@ -199,13 +198,13 @@ class KernelClassifier(Classifier):
         return logits
 
     def parts(self) -> list[ModelPart]:
-        of = f"|x − y|² / dim) of {', '.join(self.inputs)}"
-        shape = f"exp(−{self.bandwidth:g} · mean of {of}, whitened"
+        distances = f"|x − y|² / dim) of {', '.join(self.inputs)}"
+        computes = f"exp(−{self.bandwidth:g} · mean of {distances}, whitened"
         if not self.landmarks:
-            shape = f"standardised {' + '.join(self.inputs)}"
+            computes = f"standardised {' + '.join(self.inputs)}"
         inside, outside = self.weight.in_features, self.weight.out_features
         return [
-            ModelPart("kernel", shape, ("batch", inside), 0),
+            ModelPart("kernel", computes, ("batch", inside), 0),
             ModelPart(
                 "weight", f"linear {inside} → {outside}", ("batch", outside), count(self.weight)
             ),
@@ -213,12 +212,12 @@ class KernelClassifier(Classifier):
 
 
 def _inverse(lower: Tensor) -> Tensor:
-    """L⁻¹, ``(landmarks, landmarks)``; on the CPU torch has no way that is as quick as LAPACK's."""
+    """L⁻¹, ``(landmarks, landmarks)``; on the CPU LAPACK is faster than anything in PyTorch."""
     if lower.device.type != "cpu":
         eye = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         return torch.linalg.solve_triangular(lower, eye, upper=False)
-    from scipy.linalg import get_lapack_funcs  # predictions do without scipy
+    from scipy.linalg import get_lapack_funcs  # not needed for predictions
 
-    (invert,) = get_lapack_funcs(("trtri",), [lower.numpy()])
-    found, _ = invert(lower.numpy(), lower=1)
-    return torch.from_numpy(found)
+    (trtri,) = get_lapack_funcs(("trtri",), [lower.numpy()])
+    inverse, _ = trtri(lower.numpy(), lower=1)
+    return torch.from_numpy(inverse)

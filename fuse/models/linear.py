@@ -1,4 +1,4 @@
-"""Linear layers that train in oneDNN where torch would call MKL; see `onednn`."""
+"""Linear layers that train in oneDNN where PyTorch would call MKL; see `onednn`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mmsa_cache.native import float32, onednn
 from .members import stacked_linear
 
 _WORTH = 2_500_000
-"""Multiplications of a product; below, the detour costs more than it saves."""
+"""Fewest multiplications of a product for which oneDNN saves more than the detour costs."""
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` by `linear`."""
+    """``nn.Linear`` that calls `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """``(..., in)`` to ``(..., out)``."""
@@ -41,17 +41,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if is_mapped(x, weight):
         return call_for_members(stacked_linear, x, weight, bias)
-    if _serves(x, weight):
+    if _use_onednn(x, weight):
         product: Tensor = _OneDnn.apply(x, weight, bias)
         return product
     return F.linear(x, weight, bias)
 
 
-def _serves(x: Tensor, weight: Tensor) -> bool:
+def _use_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         onednn.SERVES
-        and float32.cpu_matmul_precision() != "bf16"  # then torch takes oneDNN by itself
-        and not torch.compiler.is_compiling()  # a graph that is exported keeps torch's operator
+        and float32.cpu_matmul_precision() != "bf16"  # with which PyTorch uses oneDNN by itself
+        and not torch.compiler.is_compiling()  # an exported graph keeps PyTorch's operator
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not is_functorch_wrapped_tensor(x)
@@ -74,6 +74,6 @@ class _OneDnn(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
-        of_x = onednn.linear(grad, weight.t()) if need_x else None
-        of_weight = onednn.linear(rows.t(), x.reshape(len(rows), -1).t()) if need_weight else None
-        return of_x, of_weight, rows.sum(0) if need_bias else None
+        grad_x = onednn.linear(grad, weight.t()) if need_x else None
+        grad_weight = onednn.linear(rows.t(), x.reshape(len(rows), -1).t()) if need_weight else None
+        return grad_x, grad_weight, rows.sum(0) if need_bias else None

@@ -1,8 +1,8 @@
-"""Linear layers and batch normalisation of many stacked members in as few kernels as of one.
+"""Linear layers and batch normalisation of stacked members, in as few kernels as for one member.
 
-`torch.func.vmap` splits a linear layer into a product, a scaling and a sum, leaves the gradient of
-its weights transposed, and copies what batch normalisation reads. Where modules see members that
-are mapped over, they call what is here.
+`torch.func.vmap` splits a linear layer into a product, a scaling and a sum, returns the gradient of
+its weights transposed, and copies the input of batch normalisation. Modules call these functions
+instead, where `vmap` maps over members.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         bias: ``(members, out)``.
 
     Returns:
-        ``(members, ..., out)``; of vectors ``(members, batch, in)`` a batch's numbers lie side by
-        side, as `stacked_batch_norm` wants them.
+        ``(members, ..., out)``. For vectors ``(members, batch, in)`` the memory layout is that of
+        (batch, members, out), which suits `stacked_batch_norm`.
     """
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
@@ -38,13 +38,13 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """Leaves the gradient of the weights as the weights lie, and adds the bias in the product."""
+    """Keeps the gradient of the weights in their layout, and adds the bias in the product."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, side_by_side: bool) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, batch_first: bool) -> Tensor:
         members, rows, _ = x.shape
         features = weight.shape[1]
-        if side_by_side:
+        if batch_first:
             product = x.new_empty(rows, members, features).transpose(0, 1)
         else:
             product = x.new_empty(members, rows, features)
@@ -69,7 +69,7 @@ class _Linear(torch.autograd.Function):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """``nn.BatchNorm1d`` of vectors, which takes members that `vmap` maps over as one."""
+    """``nn.BatchNorm1d`` of vectors that handles all members of `vmap` at once."""
 
     def forward(self, input: Tensor) -> Tensor:
         """``(batch, features)`` to the same."""
@@ -94,17 +94,17 @@ def stacked_batch_norm(
     momentum: float,
     epsilon: float,
 ) -> Tensor:
-    """Batch normalisation of every member: that of one with the features of all.
+    """Batch normalisation of all members, as of one with the features of all.
 
     Args:
         x: ``(members, batch, features)``.
-        weight, bias: ``(members, features)``, as the statistics.
-        mean, variance: Running statistics, which move in training.
+        weight, bias: ``(members, features)``, like the statistics.
+        mean, variance: Running statistics, which are updated in training.
         training, momentum, epsilon: See `torch.nn.functional.batch_norm`.
     """
-    found = F.batch_norm(
+    normalised = F.batch_norm(
         x.transpose(0, 1).flatten(1),
         mean.view(-1), variance.view(-1), weight.flatten(), bias.flatten(),
         training, momentum, epsilon,
     )  # fmt: skip
-    return found.unflatten(1, (len(weight), -1)).transpose(0, 1)
+    return normalised.unflatten(1, (len(weight), -1)).transpose(0, 1)

@@ -9,7 +9,7 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 def modality_of(name: str) -> str:
-    """The modality that the name of a vector beside starts with."""
+    """The modality that the name of a vector starts with."""
     for modality in MODALITIES[1:]:
         if name.startswith(f"{modality}_"):
             return modality

@@ -1,4 +1,4 @@
-"""The whole stage-two model: projections, one fusion, head."""
+"""The stage-two model: projections, a fusion and a head."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .projection import Pool, Projection, Standardise, as_mask
 class MultimodalClassifier(Classifier):
     """Projections, a fusion or a pooling, and a head. Built by `build_model`.
 
-    With both projections the fusion makes the vector for the head; with one, the pooled projected
-    sequence goes to the head and the other modality's inputs are not looked at.
+    With both projections the head gets the fused vector. With one it gets the pooled projected
+    sequence, and the other modality's inputs are ignored.
 
     A row whose mask has no real position in a modality lacks that modality: neither its features
-    nor its vectors beside make a difference, and the logits are finite. Without a mask all
-    positions are real, which saves work.
+    nor its vectors beside change anything, and the logits are finite. Without a mask all positions
+    are real, which is faster.
 
     Args:
         text_projection: None for a model that reads no text.
         image_projection: None for a model that reads no image.
         join: the fusion (both modalities) or the pooling (one modality).
         head: the classifier.
-        beside: projections of further vectors, which go to the head beside the fused one, by name;
+        beside: projections, by name, of further vectors that go to the head beside the fused one;
             a name starts with the vector's modality.
-        modality_dropout: takes modalities away in training; None for a model of one modality.
+        modality_dropout: drops modalities in training; None for a model of one modality.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class MultimodalClassifier(Classifier):
 
     @property
     def projections(self) -> dict[str, Projection]:
-        """The projections there are, by the name of the input that each reads."""
+        """Projections by name of the input."""
         named = {"text": self.text_projection, "image": self.image_projection, **self.beside}
         return {name: part for name, part in named.items() if isinstance(part, Projection)}
 
     @property
     def standardisations(self) -> dict[str, Standardise]:
-        found = {name: part.standardise for name, part in self.projections.items()}
-        return {name: part for name, part in found.items() if part is not None}
+        norms = {name: part.standardise for name, part in self.projections.items()}
+        return {name: norm for name, norm in norms.items() if norm is not None}
 
     def fuse(
         self, inputs: Inputs, need_weights: bool = False
@@ -101,36 +101,42 @@ class MultimodalClassifier(Classifier):
         elif self.pool is not None:
             ((x, mask),) = sequences.values()
             fused = self.pool(x, mask)
-        parts = [fused]
-        for name, projection in self.beside.items():
-            if name not in inputs.vectors:
-                raise ValueError(f"this model reads the {name}: it is required")
-            vector = inputs.vectors[name]
-            if vector.ndim != 2 or vector.shape[1] != projection.in_dim:
-                raise ValueError(
-                    f"{name}: expected (batch, {projection.in_dim}), received {tuple(vector.shape)}"
-                )
-            projected = projection(vector)
-            if present:
-                absent = ~present[modality_of(name)].unsqueeze(1)
-                projected = projected.masked_fill(absent, 0.0)
-            parts.append(projected)
-        there = torch.stack([*present.values()], dim=1) if present else None
-        return torch.cat(parts, dim=1) if len(parts) > 1 else fused, there, out
+        vectors = [
+            self._project_vector(name, inputs.vectors.get(name), present) for name in self.beside
+        ]
+        stacked = torch.stack([*present.values()], dim=1) if present else None
+        return torch.cat([fused, *vectors], dim=1) if vectors else fused, stacked, out
+
+    def _project_vector(
+        self, name: str, vector: Tensor | None, present: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Checks and projects a vector beside; zero for rows without its modality."""
+        projection = self.projections[name]
+        if vector is None:
+            raise ValueError(f"this model reads the {name}: it is required")
+        if vector.ndim != 2 or vector.shape[1] != projection.in_dim:
+            raise ValueError(
+                f"{name}: expected (batch, {projection.in_dim}), received {tuple(vector.shape)}"
+            )
+        projected: Tensor = projection(vector)
+        if present:
+            absent = ~present[modality_of(name)].unsqueeze(1)
+            projected = projected.masked_fill(absent, 0.0)
+        return projected
 
     def classify(self, fused: Tensor, present: Tensor | None) -> Tensor:
         logits: Tensor = self.head(fused, present)
         return logits
 
     def parts(self) -> list[ModelPart]:
-        found = [describe_projection(name, part) for name, part in self.projections.items()]
+        parts = [describe_projection(name, part) for name, part in self.projections.items()]
         if self.fusion is not None:
             shape = ("batch", self.fusion.out_dim)
-            found.append(ModelPart("fusion", self.fusion.computes, shape, count(self.fusion)))
+            parts.append(ModelPart("fusion", self.fusion.computes, shape, count(self.fusion)))
         elif self.pool is not None:
             ((modality, part),) = ((n, p) for n, p in self.projections.items() if n in AXES)
-            found.append(describe_pool(modality, self.pool, part.out_dim))
-        return [*found, *self.head.parts()]
+            parts.append(describe_pool(modality, self.pool, part.out_dim))
+        return [*parts, *self.head.parts()]
 
 
 def _project(

@@ -1,16 +1,17 @@
-"""Noise of training as context of a call: dropout that a trainer controls.
+"""Noise of training as context of a call: dropout that the trainer controls.
 
 Several models of one shape can be trained as one stacked program (`torch.func.functional_call`
-under `torch.func.vmap`). For that to equal training them one by one, no module may draw random
-numbers itself: the noise of a step comes from what surrounds the call, in the order in which the
-modules ask for it::
+under `torch.func.vmap`). To equal training them one by one, no module may draw random numbers
+itself. The noise of a step comes from the context of the call, in the order in which the modules
+request it::
 
     with noise_from(stream):
         logits, _ = model(*inputs)
 
-Under `vmap` nothing can be drawn, so a step's noise is drawn ahead, one flat tensor a model::
+Under `vmap` nothing can be drawn, so the noise of a step is drawn before, one flat tensor a model,
+and the mapped function calls `noise_from` with it::
 
-    noise = stream(count_noise(model, *inputs))  # `noise_from(noise)` is for the mapped function
+    noise = stream(count_noise(model, *inputs))
 
 Outside of `noise_from` the modules use PyTorch's generator.
 """
@@ -31,17 +32,16 @@ from torch.nn import functional as F
 from .cloning import clone
 
 NOISE_VALUES = 65_536
-"""Number of values that the noise takes, all of int16; probabilities are multiples of its
-inverse."""
+"""Number of values of the noise, all of int16; probabilities are multiples of its inverse."""
 
 LOWEST = -NOISE_VALUES // 2
 """The smallest value of the noise."""
 
 _AHEAD, _AHEAD_CUDA = 1 << 18, 1 << 20
-"""Numbers that are drawn at once; on a GPU every draw is a launch."""
+"""Numbers that are drawn at once; on a GPU each draw is a launch."""
 
 _FACTORS = 1 << 22
-"""Most numbers of a call's noise that are made factors of all at once."""
+"""Most noise values of a call for which the factors of dropout are computed all at once."""
 
 NoiseSource = Callable[[int], Tensor]
 """Draws so many numbers, int16, uniform over all 65,536 values."""
@@ -51,8 +51,8 @@ class NoiseStream:
     """Draws noise; the numbers do not depend on how many are drawn at a time.
 
     Args:
-        seed: of the numbers.
-        device: where they lie.
+        seed: seed of the numbers.
+        device: device of the numbers.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -68,12 +68,12 @@ class NoiseStream:
         missing = count - len(self._ahead)
         if missing > 0:
             # Always whole blocks, so that the numbers are the same.
-            fresh = [self._fresh() for _ in range(-(-missing // self._block))]
-            self._ahead = torch.cat([self._ahead, *fresh])
+            blocks = [self._draw_block() for _ in range(-(-missing // self._block))]
+            self._ahead = torch.cat([self._ahead, *blocks])
         drawn, self._ahead = self._ahead[:count], self._ahead[count:]
         return drawn
 
-    def _fresh(self) -> Tensor:
+    def _draw_block(self) -> Tensor:
         if self._words is not None:
             return torch.from_numpy(self._words.random_raw(self._block // 4).view(np.int16))
         empty = torch.empty(self._block, dtype=torch.int16, device=self._device)
@@ -81,11 +81,14 @@ class NoiseStream:
 
 
 class Tape:
-    """Noise of one call, consumed front to back.
+    """Noise of one call, consumed from front to back.
 
     Args:
-        noise: ``(n,)``, int16, uniform over all 65,536 values; or what draws as many as a module
-            asks for. Others raise ValueError.
+        noise: ``(n,)``, int16, uniform over all 65,536 values; or a function that draws as many
+            numbers as a module requests.
+
+    Raises:
+        ValueError: a tensor of another type or shape.
     """
 
     def __init__(self, noise: Tensor | NoiseSource) -> None:
@@ -98,39 +101,39 @@ class Tape:
         self.position = 0
         """Number of values consumed."""
         self.shapes: list[tuple[int, ...]] = []
-        """What was asked for."""
+        """Shapes of all requests."""
 
     def begin_part(self) -> None:
-        """Called before each part of rows that a model fuses apart from the others."""
+        """Called before each part of the rows that a model fuses separately."""
 
     def end_parts(self) -> None:
         """Called when all parts are fused."""
 
     def take(self, shape: Sequence[int]) -> Tensor:
-        """The next noise, in `shape`; RuntimeError where there is less than is asked for."""
+        """The next noise, in `shape`; raises RuntimeError if not enough is left."""
         start, stop = self._advance(tuple(shape))
         if not isinstance(self._noise, Tensor):
             return self._noise(stop - start).view(shape)
         return self._shaped(self._noise[start:stop], shape)
 
     def factors(self, shape: Sequence[int], dropped: int, dtype: torch.dtype) -> Tensor:
-        """What dropout multiplies with by the next noise, in `shape`.
+        """Factors of dropout by the next noise.
 
         Args:
-            shape: Of the factors.
-            dropped: Of the 65,536 values, how many give 0; the others give the inverse of their
+            shape: Shape of the factors.
+            dropped: How many of the 65,536 values give 0; the others give the inverse of their
                 share.
-            dtype: Of the factors.
+            dtype: Type of the factors.
         """
         noise = self._noise
         if not isinstance(noise, Tensor):
-            # Arithmetic in place of a comparison, which takes six times as long on a CPU; integers
-            # below 2^17 are exact in float32.
+            # Arithmetic, because a comparison takes six times as long on a CPU; integers below 2^17
+            # are exact in float32.
             kept = self.take(shape).float().add_(1 - LOWEST - dropped).clamp(0.0, 1.0)
             return _scaled(kept, dropped, dtype)
         if noise.shape[0] > _FACTORS:
             return _scaled(self.take(shape) >= LOWEST + dropped, dropped, dtype)
-        # At once for all that follows: on a GPU a launch costs more than its work.
+        # At once for all following requests: on a GPU a launch costs more than its work.
         start, stop = self._advance(tuple(shape))
         first, factors = self._factors.get((dropped, dtype), (start + 1, noise))
         if start < first:
@@ -166,7 +169,7 @@ _TAPE: ContextVar[Tape | None] = ContextVar("_TAPE", default=None)
 
 @contextmanager
 def noise_from(noise: Tensor | NoiseSource | Tape) -> Iterator[Tape]:
-    """Modules called within take their noise from here; see `Tape` for the kinds of noise."""
+    """Modules called within the context use this noise; see `Tape`."""
     tape = noise if isinstance(noise, Tape) else Tape(noise)
     token = _TAPE.set(tape)
     try:
@@ -198,25 +201,25 @@ class Dropout(nn.Module):
 
     @property
     def active(self) -> bool:
-        """A call would change its input."""
+        """Whether a call changes its input."""
         return self.training and self.dropped > 0
 
     def forward(self, x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """Drops.
+        """Drops elements.
 
         Args:
             x: any shape.
-            shape: that of the mask, where one mask is to be shared along some axes; it broadcasts
-                to that of `x`. None: every element has its own.
+            shape: shape of the mask, which broadcasts to that of `x`: the mask is shared along
+                some axes. None: each element is dropped by itself.
         """
         if not self.active:
             return x
         tape = _TAPE.get()
         if tape is not None:
-            wanted = x.shape if shape is None else shape
-            # In float32 at least, in which the inverse is not rounded to three digits.
+            mask_shape = x.shape if shape is None else shape
+            # In float32 at least, so that the scale is not rounded to three digits.
             dtype = torch.promote_types(x.dtype, torch.float32)
-            return (x * tape.factors(wanted, self.dropped, dtype)).to(x.dtype)
+            return (x * tape.factors(mask_shape, self.dropped, dtype)).to(x.dtype)
         if shape is None:
             return F.dropout(x, self.p)
         return x * F.dropout(x.new_ones(tuple(shape)), self.p)
@@ -227,10 +230,10 @@ class Dropout(nn.Module):
 
 
 class ModalityDropout(nn.Module):
-    """In training, rows lose one of their two modalities: its mask becomes all padding.
+    """In training, makes one modality of a row all padding.
 
     With probability `p`, rounded to a multiple of 1/32,768, a row loses its text or its image, both
-    equally likely. A row that has only one of them keeps it.
+    equally likely. A row with only one of them keeps it.
 
     Args:
         p: probability, in [0, 1].
@@ -248,7 +251,7 @@ class ModalityDropout(nn.Module):
 
     @property
     def active(self) -> bool:
-        """A call would change its input."""
+        """Whether a call changes its input."""
         return self.training and self.each > 0
 
     def forward(self, text_mask: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,11 +261,10 @@ class ModalityDropout(nn.Module):
         rows = text_mask.shape[:1]
         tape = _TAPE.get()
         if tape is None:
-            device = text_mask.device
-            noise = torch.randint(LOWEST, -LOWEST, rows, device=device)
+            noise = torch.randint(LOWEST, -LOWEST, rows, device=text_mask.device)
         else:
             noise = tape.take(rows)
-        # In int32, because the upper limit at p = 1 is no int16.
+        # In int32, because the upper limit at p = 1 exceeds int16.
         noise = noise.int() - LOWEST
         complete = text_mask.any(dim=1) & image_mask.any(dim=1)
         no_text = complete & (noise < self.each)
@@ -276,13 +278,13 @@ class ModalityDropout(nn.Module):
 
 @torch.no_grad()
 def noise_shapes(model: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
-    """The noise that one training step of a model takes, call by call.
+    """Shapes of the noise that a training step of a model requests, in order.
 
-    A copy of the model takes the step's inputs; PyTorch's generators stay as they are.
+    A copy of the model is called with the step's inputs; PyTorch's generators are not used.
 
     Args:
-        model: in any mode and on any device.
-        inputs: what its `forward` takes.
+        model: a model in any mode and on any device.
+        inputs: arguments of its `forward`.
     """
     twin = clone(model).train()
     device = next(twin.parameters()).device
@@ -296,5 +298,5 @@ def noise_shapes(model: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
 
 
 def count_noise(model: nn.Module, *inputs: Any) -> int:
-    """Number of noise values that one training step of a model takes; see `noise_shapes`."""
+    """Number of noise values of a training step of a model; see `noise_shapes`."""
     return sum(map(math.prod, noise_shapes(model, *inputs)))

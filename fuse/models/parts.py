@@ -1,4 +1,4 @@
-"""The parts of a built model, for `summary.summarise`."""
+"""Descriptions of the parts of a model, for `summary.summarise`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class ModelPart:
     computes: str
     """What the part computes, in the symbols of `fusions`"""
     shape: tuple[str | int, ...]
-    """Output shape: axis names where the model does not set the length"""
+    """Output shape, with names of axes whose length the model does not determine"""
     parameters: int
-    """Number of trained figures"""
+    """Number of trained parameters"""
 
 
 def count(module: nn.Module) -> int:
-    """Number of trained figures of a module."""
+    """Number of trained parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

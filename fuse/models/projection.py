@@ -1,4 +1,4 @@
-"""From cached features to the vectors a fusion works on: normalise, project, pool.
+"""From cached features to the inputs of a fusion: normalise, project, pool.
 
 Axis names are the same everywhere: ``(batch, tokens, dim)`` for a sequence, ``(batch, dim)`` for a
 vector. A mask is ``(batch, tokens)``, boolean, **True = real position**; None: all are real.
@@ -24,16 +24,16 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 STD_FLOOR = 1e-3
 """Smallest divisor of `Standardise`, in feature units: the resolution of float16 near 1.
 
-A feature that varies less than this over the training set is rounding noise; dividing by a smaller
-number would only blow that noise up.
+A feature that varies less over the training split is rounding noise, which a smaller divisor would
+amplify.
 """
 
 
 class Standardise(nn.Module):
-    """Per-feature ``(x − mean) / scale`` with figures taken from the training split.
+    """Per-feature ``(x − mean) / scale`` with mean and scale of the training split.
 
-    The buffers start at 0 and 1, so an unfitted module is the identity. They belong to the state
-    dict: a saved model carries the figures it was trained with.
+    The buffers start at 0 and 1, so an unfitted module is the identity. They are saved with the
+    model.
     """
 
     mean: Tensor
@@ -46,11 +46,11 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Sets the figures.
+        """Sets mean and scale.
 
         Args:
             mean: ``(dim,)``, feature means over real positions of the training split.
-            std: ``(dim,)``, standard deviations, same units; raised to `STD_FLOOR` where smaller.
+            std: ``(dim,)``, standard deviations in the same units; at least `STD_FLOOR` is used.
 
         Raises:
             ValueError: a shape differs from ``(dim,)`` or a figure is not finite.
@@ -68,7 +68,7 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(…, dim)`` to ``(…, dim)``."""
-        if torch.is_autocast_enabled(x.device.type):  # in one pass, which rounds otherwise
+        if torch.is_autocast_enabled(x.device.type):  # one pass, with other rounding
             return torch.addcmul(-self.mean / self.scale, x, 1 / self.scale)
         return (x - self.mean) / self.scale
 
@@ -76,19 +76,16 @@ class Standardise(nn.Module):
 class Projection(nn.Module):
     """[Standardise or LayerNorm] → Dropout → Linear, position by position.
 
-    Features may come in as float16, as the cache stores them: they are cast to the dtype of the
-    weights first.
+    Features may be float16, as in the cache; they are cast to the dtype of the weights.
 
     Args:
         in_dim: features of the encoder (768 for BERT base, 1024 for SwinV2 base).
-        out_dim: features the fusion works on.
-        norm: ``standardise`` puts a `Standardise` in front, which must then be fitted before
-            training; ``layer`` a layer normalisation over the features of a position, which needs
-            no figures of the training split; ``none`` nothing.
+        out_dim: features of the output.
+        norm: ``standardise``, a `Standardise` that must be fitted before training; ``layer``, layer
+            normalisation over the features of a position; or ``none``.
         input_dropout: probability with which an input feature is zeroed in training.
-        shared_input_dropout: one dropout mask a row, shared by all its positions: a feature is
-            dropped from the whole row. The noise is then as much as for one position, which on
-            sequences is much cheaper.
+        shared_input_dropout: one dropout mask a row, shared by all its positions. It needs only the
+            noise of one position, which is much cheaper on sequences.
 
     Raises:
         ValueError: unknown norm.
@@ -109,7 +106,7 @@ class Projection(nn.Module):
         self.norm = norm
         self.shared_input_dropout = shared_input_dropout
         self.standardise = Standardise(in_dim) if norm == "standardise" else None
-        # Without weights of its own: the linear map's would only repeat them.
+        # Without weights, which the linear layer has already.
         self.layer_norm = (
             nn.LayerNorm(in_dim, elementwise_affine=False) if norm == "layer" else None
         )
@@ -130,15 +127,15 @@ class Projection(nn.Module):
 
 
 def as_mask(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The mask of a sequence ``(batch, tokens, dim)``, ``(batch, tokens)``, also for None."""
+    """The mask ``(batch, tokens)`` of a sequence ``(batch, tokens, dim)``; of ones for None."""
     return x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
 
 
 class Pool(nn.Module):
-    """One vector from the real positions of a sequence.
+    """Pools the real positions of a sequence to one vector.
 
-    A row without any real position pools to zeros. A row with one real position pools to exactly
-    that position, whatever the kind.
+    A row without any real position pools to zeros, one with a single real position to exactly that
+    position, whatever the kind.
 
     Args:
         kind: ``mean`` over the real positions; ``first``, the first real position (``[CLS]`` of a
@@ -166,7 +163,9 @@ class Pool(nn.Module):
         Returns:
             ``(batch, dim)``.
         """
-        single = x.shape[1] == 1 and self.score is None  # the pooled level, where every step counts
+        single = (
+            x.shape[1] == 1 and self.score is None
+        )  # the pooled level, where steps must be fast
         if mask is None:
             if single:
                 return x.squeeze(1)
@@ -180,7 +179,7 @@ class Pool(nn.Module):
         if single:
             return x.squeeze(1)
         if self.kind == "first":
-            # argmax gives the first of equal maxima; in an empty row that is a zeroed position.
+            # argmax returns the first maximum; in an empty row that is a zeroed position.
             first = mask.int().argmax(dim=1)[:, None, None]
             return x.gather(1, first.expand(-1, -1, x.shape[2])).squeeze(1)
         if self.score is not None:

@@ -1,4 +1,4 @@
-"""What a built model consists of, part by part."""
+"""Summary of a model, part by part."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from .parts import ModelPart
 
 
 def summarise(model: Classifier) -> list[ModelPart]:
-    """The parts of a model in the order of their work, and the total.
+    """The parts of a model in the order of computation, and a row with the total of parameters.
 
-    The numbers of parameters add up to the last row's. Nothing is run, so a model on the ``meta``
-    device will do.
+    The model is not run and may be on the ``meta`` device.
     """
     parts = model.parts()
     logits = parts[-1].shape

@@ -43,8 +43,8 @@ class Gated(Fusion):
     """Gated multimodal unit: Arevalo et al. 2017, "Gated Multimodal Units for Information Fusion".
 
     z ∘ tanh(W_v·v) + (1 − z) ∘ tanh(W_t·t) with z = σ(W_z·[v ; t]) and t, v pooled: their unit
-    for two modalities, without biases as there. An absent modality, whose vector is zero, adds
-    nothing.
+    for two modalities, without biases as in the paper. A missing modality, whose vector is zero,
+    adds nothing.
     """
 
     computes = "z∘tanh(W_v·pool(v)) + (1−z)∘tanh(W_t·pool(t)), z = σ(W_z·[pool(v) ; pool(t)])"
@@ -69,8 +69,8 @@ class LowRank(Fusion):
     """Low-rank tensor fusion: Liu et al. 2018, "Efficient Low-rank Multimodal Fusion".
 
     Σ_i (W_i·[t ; 1]) ∘ (V_i·[v ; 1]) over i = 1…rank: a bilinear form whose weight tensor has that
-    rank, with the appended ones keeping what t and v say alone. The ones are the biases of two
-    linear maps, in which the factors of all i lie one after the other.
+    rank; the appended ones keep the terms of t and v alone. They are the biases of two linear
+    layers, which hold the factors of all i one after another.
     """
 
     def __init__(self, config: FusionConfig) -> None:
