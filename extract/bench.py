@@ -97,6 +97,21 @@ def bench(
         run_textbook(few, text, image, device)
         rates["textbook"].append(len(few) / (time.perf_counter() - started))
     sizes = {name: e.size.padded_float32_bytes * len(rows[name]) for name, e in encoders.items()}
+    return {
+        **_summarize(rates, timings),
+        "peak_rss_bytes": peak,
+        "cache_bytes": extraction.sizes,
+        "padded_float32_bytes": sizes,
+        "pairs": len(samples),
+        "rounds": rounds,
+        "batch_size": batch_size,
+        "readers": threads.readers,
+        "streams": threads.streams,
+    }
+
+
+def _summarize(rates: Mapping[str, list[float]], timings: Sequence[Timings]) -> JsonObject:
+    """Medians of the rounds, and the ratios of each round."""
     ratios = {
         f"ratio_{way}": [a / b for a, b in zip(rates["end_to_end"], rates[way], strict=True)]
         for way in ("model_only", "textbook")
@@ -108,14 +123,6 @@ def bench(
         "read_seconds": statistics.median(t.read for t in timings),
         "encode_seconds": statistics.median(t.encode for t in timings),
         "write_seconds": statistics.median(t.write for t in timings),
-        "peak_rss_bytes": peak,
-        "cache_bytes": extraction.sizes,
-        "padded_float32_bytes": sizes,
-        "pairs": len(samples),
-        "rounds": rounds,
-        "batch_size": batch_size,
-        "readers": threads.readers,
-        "streams": threads.streams,
     }
 
 

@@ -64,27 +64,27 @@ def bench_crew(
     """
     count, cpu = sum(map(len, rows.values())), torch.device("cpu")
     plain: list[float] = []
-    one: list[_Turn] = []
-    every: list[_Turn] = []
+    single: list[_Turn] = []
+    engine: list[_Turn] = []
     for _ in range(rounds):
         extraction = run_end_to_end(
             rows, readers, encoders, cpu, shard_rows=shard_rows, batch_size=batch_size
         )
         plain.append(count / extraction.seconds)
-        for workers, turns in ((1, one), (usable_cores(), every)):
+        for workers, turns in ((1, single), (usable_cores(), engine)):
             turns.append(_run(rows, start, workers, shard_rows, batch_size))
-    overheads = [1 - turn.rate / rate for turn, rate in zip(every, plain, strict=True)]
-    gains = [turn.rate / alone.rate for turn, alone in zip(every, one, strict=True)]
+    overheads = [1 - turn.rate / rate for turn, rate in zip(engine, plain, strict=True)]
+    gains = [turn.rate / alone.rate for turn, alone in zip(engine, single, strict=True)]
     return {
         "plain_rows_per_s": statistics.median(plain),
-        "engine_rows_per_s": statistics.median(turn.rate for turn in every),
-        "one_worker_rows_per_s": statistics.median(turn.rate for turn in one),
+        "engine_rows_per_s": statistics.median(turn.rate for turn in engine),
+        "one_worker_rows_per_s": statistics.median(turn.rate for turn in single),
         "overhead": statistics.median(overheads),
         "overhead_rounds": overheads,
         "gain": statistics.median(gains),
         "gain_rounds": gains,
-        "start_seconds": statistics.median(turn.start for turn in every),
-        "store_seconds": statistics.median(turn.store for turn in every),
+        "start_seconds": statistics.median(turn.start for turn in engine),
+        "store_seconds": statistics.median(turn.store for turn in engine),
         "workers": usable_cores(),
         "rows": count,
         "rounds": rounds,

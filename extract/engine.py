@@ -72,11 +72,11 @@ def extract(
         threads: Default: what suits the device.
         processes: Whether processes read rows in place of threads, which changes no byte; default:
             see `should_use_processes`.
-        models: By the `id` of their encoders, those of earlier extractions, which know how many
-            rows fit into memory; new ones are added.
+        models: By the `id` of their encoder, of earlier extractions: they know how many rows fit
+            into memory. New ones are added.
 
     Raises:
-        DataError: Rows could not be read; every unreadable one of the rest is named.
+        DataError: Rows could not be read; all unreadable ones of the rest are named.
         DeviceError: There is no memory for one row, or see `assemble`.
         DiskError: Rows were not sealed.
     """
@@ -88,33 +88,42 @@ def extract(
         [_Window(job, models[id(job.encoder)], rows) for rows in windows]
         for job, windows in zip(jobs, missing_windows(jobs, shard_rows), strict=True)
     ]
-    every = list(itertools.chain(*work))
+    windows = list(itertools.chain(*work))
     if processes is None:
-        rows = sum(len(window.rows) for window in every)
+        rows = sum(len(window.rows) for window in windows)
         processes = should_use_processes(device, rows, threads.readers)
-    shards = _encode_windows(every, device, threads, processes, batch_size, timings)
-    count = itertools.count(1)
+    shards = _encode_windows(windows, device, threads, processes, batch_size, timings)
     publishers: dict[int, Publisher] = {}
     with reuse_blocks(), contextlib.closing(shards), contextlib.ExitStack() as stack:
-        for job, windows in zip(jobs, work, strict=True):
+        for job, own_windows in zip(jobs, work, strict=True):
             trim_heap()  # the encoder before had batches of other sizes
-            max_rows = None
             if id(job.writer) not in publishers:  # two would seal the same folder at once
                 publishers[id(job.writer)] = stack.enter_context(
                     Publisher(job.writer, timings, beside=device.type != "cpu")
                 )
-            publisher = publishers[id(job.writer)]
-            with job.watch() as advance:
-                for window in windows:
-                    job.computed += publisher.add(next(shards))
-                    if window.model.max_rows != max_rows:
-                        max_rows = window.model.max_rows
-                        job.notice(f"No memory for {batch_size} rows at once: {max_rows} are run.")
-                    if next(count) % _TRIM_EVERY == 0:
-                        trim_heap()
-                    advance(len(window.rows))
-                publisher.publish()  # beside a GPU the next job goes on meanwhile
+            _publish(job, own_windows, shards, publishers[id(job.writer)], batch_size)
     return timings
+
+
+def _publish(
+    job: EncodingJob,
+    windows: Sequence[_Window],
+    shards: Iterator[Shard | None],
+    publisher: Publisher,
+    batch_size: int,
+) -> None:
+    """Publishes the shards of a job's windows as they come; shows its progress."""
+    max_rows = None
+    with job.watch() as advance:
+        for number, window in enumerate(windows, 1):
+            job.computed += publisher.add(next(shards))
+            if window.model.max_rows != max_rows:
+                max_rows = window.model.max_rows
+                job.notice(f"No memory for {batch_size} rows at once: {max_rows} are run.")
+            if number % _TRIM_EVERY == 0:
+                trim_heap()
+            advance(len(window.rows))
+        publisher.publish()  # beside a GPU the next job goes on meanwhile
 
 
 def _encode_windows(

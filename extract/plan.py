@@ -44,14 +44,14 @@ class RowPlan(Sequence[Row]):
 
     Args:
         samples: The samples.
-        wanted: Keys of their rows, and which row is whose.
+        sample_rows: The distinct keys, and the rows of each sample.
     """
 
-    def __init__(self, samples: Sequence[Sample], wanted: SampleRows) -> None:
-        self.wanted = wanted
+    def __init__(self, samples: Sequence[Sample], sample_rows: SampleRows) -> None:
+        self.sample_rows = sample_rows
         self._samples = samples
-        rows, first = np.unique(wanted.table, return_index=True)
-        self._sample, self._variant = np.divmod(first[rows >= 0], wanted.table.shape[1])
+        rows, first = np.unique(sample_rows.table, return_index=True)
+        self._sample, self._variant = np.divmod(first[rows >= 0], sample_rows.table.shape[1])
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row]) -> RowPlan:
@@ -64,10 +64,10 @@ class RowPlan(Sequence[Row]):
     @property
     def keys(self) -> Keys:
         """(rows, 16)"""
-        return self.wanted.keys
+        return self.sample_rows.keys
 
     def __len__(self) -> int:
-        return len(self.wanted.keys)
+        return len(self.sample_rows.keys)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -236,7 +236,7 @@ class FeatureJob(Generic[W]):
         part, parts = self.part
         planned_before = planned.find(self.rows.keys) >= 0
         planned.add(self.rows.keys[~planned_before])
-        self.duplicates = self.rows.wanted.shared + int(planned_before.sum())
+        self.duplicates = self.rows.sample_rows.shared + int(planned_before.sum())
         sealed = self.writer.has(self.rows.keys)
         numbers = np.arange(len(self.rows))
         own = ((numbers // shard_rows) % parts == part) & ~planned_before

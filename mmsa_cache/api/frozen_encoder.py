@@ -86,7 +86,9 @@ class FrozenEncoder:
                 self._places |= {row.key: first + at for at, row in enumerate(missing)}
                 self._shards.append(shard)
             places = np.array([self._places[row.key] for row in rows])
-            return ModalityFeatures(self._shards, f"X_{self._modality}", places, rows.wanted.table)
+            return ModalityFeatures(
+                self._shards, f"X_{self._modality}", places, rows.sample_rows.table
+            )
 
     def _samples(self, posts: Sequence[Any]) -> list[Sample]:
         samples, problems = [], []

@@ -70,7 +70,7 @@ def test_rows_are_distinct_and_in_order() -> None:
         variant_key(content(7), "policy:1", 2),
     ]
     assert rows[1:5:3] == [rows[1], rows[4]]
-    assert rows.wanted.table.tolist() == [[0, 3, 4], [1, -1, -1], [0, 3, 4], [2, 5, 6]]
+    assert rows.sample_rows.table.tolist() == [[0, 3, 4], [1, -1, -1], [0, 3, 4], [2, 5, 6]]
     table = SampleTable.from_samples(replace(s, image_sha256=content(0)) for s in samples)
     same = plan(table, {0: 2})
     assert same.keys.tolist() == rows.keys.tolist()

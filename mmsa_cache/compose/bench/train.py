@@ -61,7 +61,7 @@ def _make_encode(session: Session) -> Callable[[Sequence[int]], None]:
 
     def encode(indices: Sequence[int]) -> None:
         for encoder, reader, plan in stages:
-            rows = [plan[row] for row in plan.wanted.table[indices, 0].tolist() if row >= 0]
+            rows = [plan[row] for row in plan.sample_rows.table[indices, 0].tolist() if row >= 0]
             encoder.encode(read_rows(rows, reader, encoder).inputs)
 
     return encode

@@ -106,7 +106,7 @@ def _plan_encoder(
     cost: tuple[float, float] | None = None
     for request in requests:
         rows = request.split.rows[modality]
-        missing = np.flatnonzero(store.row_indices(request.encoder, rows.wanted) < 0)
+        missing = np.flatnonzero(store.row_indices(request.encoder, rows.sample_rows) < 0)
         if len(missing) and cost is None:
             cost = _measure_cost(settings, request.spec, rows, missing)
         size_of_row, seconds = cost or (0.0, 0.0)

@@ -56,10 +56,10 @@ class Extracted:
         """The result of extracting a part of features."""
         jobs, request = features.jobs, features.request
         computed = sum(job.computed for job in jobs)
-        shared = jobs[0].duplicates if jobs else features.rows.wanted.shared
+        shared = jobs[0].duplicates if jobs else features.rows.sample_rows.shared
         stored = sum(job.present for job in jobs)
         if part.merges or not jobs:  # parts that had nothing to do count too
-            stored = len(features.rows) - (shared - features.rows.wanted.shared) - computed
+            stored = len(features.rows) - (shared - features.rows.sample_rows.shared) - computed
         return cls(
             name=request.name,
             split=features.split,

@@ -70,7 +70,7 @@ def feature_requests(
     """
     resolved: dict[str, tuple[Settings, EncoderSpec]] = {}
     for split, modality in itertools.product(splits, modalities):
-        rows = split.rows[modality].wanted
+        rows = split.rows[modality].sample_rows
         if modality not in resolved:
             own = _encoder_settings(settings, store, modality, name, rows)
             if own is None:

@@ -66,7 +66,7 @@ def _encode(
     indices = np.full(len(rows), -1)
     trained_on = session.trained_on.get(modality, {}).get(name)
     if reuse and trained_on is not None:
-        shards, indices = session.store.rows(trained_on, rows.wanted)
+        shards, indices = session.store.rows(trained_on, rows.sample_rows)
     missing = np.flatnonzero(indices < 0).tolist()
     if missing:
         spec, encoder = session.encoder(modality, name), session.load_encoder(modality, name)
@@ -75,4 +75,4 @@ def _encode(
         indices[missing] = sum(map(len, shards)) + np.arange(len(missing))
         new_rows = [rows[index] for index in missing]
         shards = [*shards, encode_rows(new_rows, reader, encoder, session.device, batch_size)]
-    return ModalityFeatures(shards, f"{modality} ({name})", indices, rows.wanted.table)
+    return ModalityFeatures(shards, f"{modality} ({name})", indices, rows.sample_rows.table)

@@ -236,8 +236,8 @@ def resumed_extraction(bench: Bench) -> bool:
     write(root / "resumed", interrupted=False)
     write(root / "whole", interrupted=False)
     return all(
-        _feature_bytes(root / "resumed", name, plan.wanted)
-        == _feature_bytes(root / "whole", name, plan.wanted)
+        _feature_bytes(root / "resumed", name, plan.sample_rows)
+        == _feature_bytes(root / "whole", name, plan.sample_rows)
         for name, plan in rows.items()
     )
 
