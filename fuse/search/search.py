@@ -97,17 +97,11 @@ def search(
     started = time.monotonic()
     outer, splits = _splits(study, data)
     with closing(Ledger(storage, study.name)) as ledger:
-        _check_identity(ledger, StudyIdentity(study=study, origin=data.origin))
-        before = ledger.trials()
-        for trial in queued if not before else ():
-            ledger.enqueue(trial)
-        most = max(trials - sum(trial.is_finished for trial in before), len(splits))
+        most = max(trials - _begin(ledger, study, data, queued), len(splits))
         with closing(workers.pool(data, splits, study.metric, most)) as pool:
             coordinator = Coordinator(study, ledger, pool, trials, on_change)
             progress = coordinator.run()
-            choice = select(scored_trials(progress.trials), how)
-            setting = next(t for t in progress.trials if t.number == choice.number).setting()
-            ledger.store(selection=Selection(how=how, trial=choice.number))
+            choice, setting = _select(ledger, progress.trials, how)
 
             @functools.cache  # the database may go away meanwhile
             def judge() -> Look:
@@ -116,8 +110,6 @@ def search(
             looks = _add_look(ledger, choice.number, judge)
         insight = _insight(progress.trials, study, choice)
         ledger.store(insight=insight)
-    seconds = time.monotonic() - started
-    worker_count = len(workers.devices[:most])
     look = next(look for look in looks if look.trial == choice.number)
     return SearchResult(
         **look.model_dump(exclude={"finished"}),
@@ -128,12 +120,9 @@ def search(
         inner_units=list(choice.units),
         outer_rows=len(outer),
         looks_at_outer_rows=len(looks),
-        **_outcomes(progress.trials),
+        **_outcomes(progress, len(workers.devices[:most]), time.monotonic() - started),
         storage=ledger.address,
-        workers=worker_count,
-        seconds=round(seconds, 1),
         notes=progress.notes + _absent_classes(data, outer),
-        overhead_share=max(0.0, 1 - progress.training_seconds / (worker_count * seconds)),
         setting=asdict(setting),
     )
 
@@ -151,8 +140,13 @@ def _absent_classes(data: TrainingData, outer: NDArray[np.int64]) -> list[str]:
     return absent_notes([name for code, name in enumerate(names) if code not in present])
 
 
-def _check_identity(ledger: Ledger, identity: StudyIdentity) -> None:
-    """Stores the identity of a new study; refuses to continue a study with another one."""
+def _begin(ledger: Ledger, study: StudyConfig, data: TrainingData, queued: Sequence[Trial]) -> int:
+    """Stores the identity and the queue of a new study; refuses to continue one that differs.
+
+    Returns:
+        Number of finished trials.
+    """
+    identity = StudyIdentity(study=study, origin=data.origin)
 
     def check(record: StudyRecord) -> dict[str, StudyIdentity]:
         if record.identity is None:
@@ -161,6 +155,19 @@ def _check_identity(ledger: Ledger, identity: StudyIdentity) -> None:
         return {}
 
     ledger.change("identity", check)  # of two processes that begin it at once, one is refused
+    trials = ledger.trials()
+    if not trials:
+        for trial in queued:
+            ledger.enqueue(trial)
+    return sum(trial.is_finished for trial in trials)
+
+
+def _select(ledger: Ledger, trials: Sequence[Trial], how: str) -> tuple[ScoredTrial, Setting]:
+    """Selects a trial and stores which."""
+    choice = select(scored_trials(trials), how)
+    setting = next(trial for trial in trials if trial.number == choice.number).setting()
+    ledger.store(selection=Selection(how=how, trial=choice.number))
+    return choice, setting
 
 
 def _judge(
@@ -209,17 +216,20 @@ def _add_look(ledger: Ledger, trial: int, judge: Callable[[], Look]) -> list[Loo
     return ledger.change("judge", change).looks
 
 
-def _outcomes(trials: Sequence[Trial]) -> dict[str, Any]:
-    """How trials ended, as fields of `SearchResult`."""
-    states = [trial.frozen.state for trial in trials]
+def _outcomes(progress: SearchProgress, workers: int, seconds: float) -> dict[str, Any]:
+    """How trials ended and the time they took, as fields of `SearchResult`."""
+    states = [trial.frozen.state for trial in progress.trials]
     return {
+        "workers": workers,
+        "seconds": round(seconds, 1),
+        "overhead_share": max(0.0, 1 - progress.training_seconds / (workers * seconds)),
         "trials": {
             state.name.lower(): states.count(state)
             for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         },
         "failed": [
             FailedTrial(trial=trial.number, reason=trial.record.failure)
-            for trial in trials
+            for trial in progress.trials
             if trial.frozen.state is TrialState.FAIL
         ],
     }

@@ -239,8 +239,8 @@ class StudyConfig(Table):
         """All pairs of a text and an image encoder that a setting may read."""
         texts, images = (
             {
-                encoders_of(str(own), str(pools)): None
-                for own in self.candidates(f"{modality}_encoder")
+                encoders_of(str(encoder), str(pools)): None
+                for encoder in self.candidates(f"{modality}_encoder")
                 for pools in self.candidates(f"{modality}_pool")
             }
             for modality in MODALITIES
@@ -253,12 +253,11 @@ class StudyConfig(Table):
         Raises:
             SettingsError: No pool of a value is left.
         """
-        fixed = {key: resolve_value(key, value, known) for key, value in self.fixed.items()}
+        fixed, *queue = (
+            {key: resolve_value(key, value, known) for key, value in values.items()}
+            for values in (self.fixed, *self.queue)
+        )
         space = {key: choice.resolved(key, known) for key, choice in self.space.items()}
-        queue = [
-            {key: resolve_value(key, value, known) for key, value in entry.items()}
-            for entry in self.queue
-        ]
         return self.model_copy(update={"fixed": fixed, "space": space, "queue": queue})
 
     def grid_sides(self) -> list[int]:
