@@ -9,7 +9,7 @@ import typer
 from mmsa_cache.console import format_table, print_result
 
 from .options import RUN_SOURCES, complete_run
-from .output import say_notes
+from .output import format_interval, say_notes, score_cells
 from .verb import Call, verb
 
 if TYPE_CHECKING:
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
         Comparison,
         Difference,
         DifferingRow,
-        IntervalDifference,
         PairComparison,
     )
-    from fuse.figures.record import Interval
 
 
-FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+_TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 @verb(*RUN_SOURCES)
@@ -55,114 +53,92 @@ def compare(
     """
     from mmsa_cache.compose.predict.compare import compare as compare_runs
 
-    found = compare_runs(runs, grouped=grouped, overrides=call.overrides())
-    if call.print_json(found.as_json()):
+    result = compare_runs(runs, grouped=grouped, overrides=call.overrides())
+    if call.print_json(result.as_json()):
         return
-    print_result(format_comparison(found.comparison, listed))
-    say_notes(found.notes)
+    print_result(_format_comparison(result.comparison, listed))
+    say_notes(result.notes)
 
 
-def format_comparison(found: Comparison, listed: int = 0) -> str:
-    """A comparison as tables and sentences.
+def _format_comparison(comparison: Comparison, listed: int) -> str:
+    """Tables and sentences: of two runs side by side, or of more runs and all pairs of them.
 
     Args:
-        found: Of two runs a table of figures; of more a table of runs and one of all pairs.
-        listed: Rows of each kind that are shown of those on which two runs differ.
+        comparison: Of two or more runs.
+        listed: Most rows to list of each kind of difference.
     """
-    interval = f"{found.level:.0%} interval"
-    if len(found.pairs) == 1:
-        parts = [_two(found.pairs[0], found.rows, interval)]
+    level = f"{comparison.level:.0%} interval"
+    if len(comparison.pairs) == 1:
+        parts = [_format_pair(comparison.pairs[0], comparison.rows, level)]
     else:
-        parts = _many(found, interval)
-    parts += [_differing(pair, listed) for pair in found.pairs if listed]
+        parts = _format_runs(comparison, level)
+    parts += [_differing_rows(pair, listed) for pair in comparison.pairs if listed]
     method = (
-        f"{found.rows} rows judged by every run; intervals from {found.resamples} resamples of "
-        f"{found.drawn}, the same for every run."
+        f"{comparison.rows} rows judged by every run; intervals from {comparison.resamples} "
+        f"resamples of {comparison.drawn}, the same for every run."
     )
     return "\n\n".join([*parts, method])
 
 
-def _two(pair: PairComparison, rows: int, interval: str) -> str:
-    changes = {FIGURES["accuracy"]: pair.accuracy, FIGURES["macro_f1"]: pair.macro_f1}
-    table = format_table(
-        ["", pair.first, pair.second, "difference", interval],
-        [
-            *([title, *_values(of), _span(of, "+")] for title, of in changes.items()),
-            *(
-                [f"{FIGURES[key]}, decided for {rule}", *_values(of), _span(of, "+")]
-                for rule, by_key in pair.decisions.items()
-                for key, of in by_key.items()
-            ),
-            *(
-                [f"recall of {name} ({of.rows} rows)", *_values(of), ""]
-                for name, of in pair.recall.items()
-                if of.rows
-            ),
-        ],
-    )
-    differing = _kinds(pair)
-    counts = ", ".join(f"{title} ({len(found)})" for title, found in differing.items())
-    total = sum(map(len, differing.values()))
+def _format_pair(pair: PairComparison, rows: int, level: str) -> str:
+    differences = {_TITLES[metric]: getattr(pair, metric) for metric in _TITLES} | {
+        f"{_TITLES[metric]}, decided for {rule}": difference
+        for rule, by_metric in pair.decisions.items()
+        for metric, difference in by_metric.items()
+    }
+    cells = [
+        [title, *_values(difference), format_interval(difference, "+")]
+        for title, difference in differences.items()
+    ]
+    cells += [
+        [f"recall of {name} ({recall.rows} rows)", *_values(recall), ""]
+        for name, recall in pair.recall.items()
+        if recall.rows
+    ]
+    table = format_table(["", pair.first, pair.second, "difference", level], cells)
+    kinds = _rows_by_kind(pair)
+    counts = ", ".join(f"{title} ({len(differing)})" for title, differing in kinds.items())
+    total = sum(map(len, kinds.values()))
     return (
         f"{table}\n\nThey differ on {total} of {rows} rows: {counts}.\n"
         f"Exact McNemar test of equal accuracy: p = {pair.mcnemar.p_value:.3g}."
     )
 
 
-def _many(found: Comparison, interval: str) -> list[str]:
-    titles = ["accuracy", interval, "macro-F1", interval]
-    runs = [
-        [
-            run.run,
-            f"{run.scores.accuracy:.4f}",
-            _span(run.intervals["accuracy"]),
-            f"{run.scores.macro_f1:.4f}",
-            _span(run.intervals["macro_f1"]),
-        ]
-        for run in found.runs
+def _format_runs(comparison: Comparison, level: str) -> list[str]:
+    """A table of the runs and one of the pairs."""
+    runs = [[run.run, *score_cells(run.scores, run.intervals)] for run in comparison.runs]
+    runs += [
+        [f"{run.run}, decided for {rule}", *score_cells(decision, decision.intervals)]
+        for run in comparison.runs
+        for rule, decision in run.decisions.items()
     ]
-    pairs = [
-        [
-            f"{pair.second} − {pair.first}",
-            f"{pair.accuracy.difference:+.4f}",
-            _span(pair.accuracy, "+"),
-            f"{pair.macro_f1.difference:+.4f}",
-            _span(pair.macro_f1, "+"),
-            f"{pair.mcnemar.p_value:.3g}",
-            f"{pair.mcnemar.p_holm:.3g}",
-        ]
-        for pair in found.pairs
-    ]
-    decided = [
-        [
-            f"{run.run}, decided for {rule}",
-            f"{of.accuracy:.4f}",
-            _span(of.intervals["accuracy"]),
-            f"{of.macro_f1:.4f}",
-            _span(of.intervals["macro_f1"]),
-        ]
-        for run in found.runs
-        for rule, of in run.decisions.items()
-    ]
+    pairs = []
+    for pair in comparison.pairs:
+        row = [f"{pair.second} − {pair.first}"]
+        for difference in (pair.accuracy, pair.macro_f1):
+            row += [f"{difference.difference:+.4f}", format_interval(difference, "+")]
+        pairs.append([*row, f"{pair.mcnemar.p_value:.3g}", f"{pair.mcnemar.p_holm:.3g}"])
+    titles = ["accuracy", level, "macro-F1", level]
     return [
-        format_table(["run", *titles], [*runs, *decided]),
+        format_table(["run", *titles], runs),
         format_table(["difference", *titles, "McNemar p", "p, Holm"], pairs),
     ]
 
 
-def _differing(pair: PairComparison, listed: int) -> str:
-    """The first rows of each kind on which two runs differ."""
+def _differing_rows(pair: PairComparison, listed: int) -> str:
+    """A table of the first rows of each kind on which two runs differ."""
     return format_table(
         ["who is right", "guid", "tag", pair.first, pair.second],
         [
             [title, row.guid, row.tag, row.first, row.second]
-            for title, rows in _kinds(pair).items()
+            for title, rows in _rows_by_kind(pair).items()
             for row in rows[:listed]
         ],
     )
 
 
-def _kinds(pair: PairComparison) -> dict[str, list[DifferingRow]]:
+def _rows_by_kind(pair: PairComparison) -> dict[str, list[DifferingRow]]:
     return {
         f"only {pair.first} right": pair.differing.only_first_right,
         f"only {pair.second} right": pair.differing.only_second_right,
@@ -172,7 +148,3 @@ def _kinds(pair: PairComparison) -> dict[str, list[DifferingRow]]:
 
 def _values(of: Difference) -> tuple[str, str, str]:
     return f"{of.first:.4f}", f"{of.second:.4f}", f"{of.difference:+.4f}"
-
-
-def _span(interval: Interval | IntervalDifference, sign: str = "") -> str:
-    return f"{interval.low:{sign}.4f} … {interval.high:{sign}.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,84 +11,98 @@ import typer
 from mmsa_cache.console import format_table, message_console, print_result, say
 
 from .options import ENCODERS, Address, Decide, Engine, Track, Workers, complete_study
-from .output import format_decisions, say_notes, show_table
+from .output import format_decisions, format_interval, say_notes, show_table
 from .verb import Call, verb
 
 if TYPE_CHECKING:
+    from fuse.figures.calibration import Decide as DecisionRule
     from fuse.figures.records import Metric, RunFigures
     from mmsa_cache.compose.train.train import TrainedRun
+
+
+Studies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--study",
+        help="best, NAME or NAME:TRIAL; repeated: of all of them.",
+        autocompletion=complete_study,
+    ),
+]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value of the setting; repeatable.")
+]
+Name = Annotated[str | None, typer.Option(help="Name of the run.")]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Folds; a member each, stopped on its own fold. Default: the study's, or 5."
+    ),
+]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, help="Members a fold. Default: the study's, or 1.")
+]
+Ensemble = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Average so many of the study's trials at most, picked on their held-out "
+        "predictions. Default: 8, if that is better on rows that picked nothing.",
+    ),
+]
+Single = Annotated[
+    bool, typer.Option("--single", help="One setting a study, no ensemble of its trials.")
+]
+MaxMb = Annotated[
+    int, typer.Option("--max-mb", min=1, help="Megabytes of an ensemble, for an outer part.")
+]
+NoEnsemble = Annotated[
+    bool, typer.Option("--no-ensemble", help="Keep the best member of the folds alone.")
+]
+Refit = Annotated[
+    bool | None,
+    typer.Option(
+        help="The folds only calibrate; the model learns from all their rows. Default: of an "
+        "ensemble of trials."
+    ),
+]
+Outer = Annotated[
+    str | None,
+    typer.Option(
+        help="Rows that judge: report, val, report-parity, grouped, or a cross-validation: "
+        "stratified-5, grouped-5. Default: the study's."
+    ),
+]
+Nested = Annotated[
+    bool,
+    typer.Option("--nested", help="Search and choose in each part of the cross-validation anew."),
+]
+Trials = Annotated[int, typer.Option(min=1, help="With --nested: finished trials of each search.")]
+Summary = Annotated[
+    bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
+]
 
 
 @verb(*ENCODERS, "seed", "storage")
 def train(
     call: Call,
-    study: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="best, NAME or NAME:TRIAL; repeated: of all of them.",
-            autocompletion=complete_study,
-        ),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value of the setting; repeatable.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Folds; a member each, stopped on its own fold. Default: the study's, or 5."
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Members a fold. Default: the study's, or 1.")
-    ] = None,
-    ensemble: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Average so many of the study's trials at most, picked on their held-out "
-            "predictions. Default: 8, if that is better on rows that picked nothing.",
-        ),
-    ] = None,
-    single: Annotated[
-        bool, typer.Option("--single", help="One setting a study, no ensemble of its trials.")
-    ] = False,
-    max_mb: Annotated[
-        int, typer.Option("--max-mb", min=1, help="Megabytes of an ensemble, for an outer part.")
-    ] = 200,
-    no_ensemble: Annotated[
-        bool, typer.Option("--no-ensemble", help="Keep the best member of the folds alone.")
-    ] = False,
-    refit: Annotated[
-        bool | None,
-        typer.Option(
-            help="The folds only calibrate; the model learns from all their rows. Default: of an "
-            "ensemble of trials."
-        ),
-    ] = None,
-    outer: Annotated[
-        str | None,
-        typer.Option(
-            help="Rows that judge: report, val, report-parity, grouped, or a cross-validation: "
-            "stratified-5, grouped-5. Default: the study's."
-        ),
-    ] = None,
-    nested: Annotated[
-        bool,
-        typer.Option(
-            "--nested", help="Search and choose in each part of the cross-validation anew."
-        ),
-    ] = False,
-    trials: Annotated[
-        int, typer.Option(min=1, help="With --nested: finished trials of each search.")
-    ] = 200,
+    study: Studies = None,
+    assignments: Assignments = None,
+    name: Name = None,
+    folds: Folds = None,
+    seeds: Seeds = None,
+    ensemble: Ensemble = None,
+    single: Single = False,
+    max_mb: MaxMb = 200,
+    no_ensemble: NoEnsemble = False,
+    refit: Refit = None,
+    outer: Outer = None,
+    nested: Nested = False,
+    trials: Trials = 200,
     workers: Workers = None,
     engine: Engine = None,
     address: Address = None,
-    summary: Annotated[
-        bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
-    ] = False,
+    summary: Summary = False,
     decide: Decide = None,
     track: Track = None,
 ) -> None:
@@ -101,6 +116,7 @@ def train(
     from mmsa_cache.compose.extraction.crew import EngineRequest
     from mmsa_cache.compose.session.session import Session
     from mmsa_cache.compose.train.request import TrainRequest
+    from mmsa_cache.compose.train.summary import summary as summarise_models
     from mmsa_cache.compose.train.train import train as train_run
 
     request = TrainRequest(
@@ -123,28 +139,32 @@ def train(
     )
     session = Session(call.settings())
     if summary:
-        from mmsa_cache.compose.train.summary import summary as summarise_models
-
         parts = [asdict(part) for part in summarise_models(session, request)]
         if not call.print_json(parts):
             show_table(parts, ["part", "computes", "shape", "parameters"])
         return
     run = train_run(session, request)
-    if call.print_json(run.as_json()):
-        return
-    print_result(format_table(*_figures_table(run.figures)))
-    print_result(f"\n{format_decisions(run.figures.decisions, request.decide)}")
-    null = run.figures.intervals.calibration_error_null if run.figures.intervals else None
+    if not call.print_json(run.as_json()):
+        _show(run, request.decide)
+
+
+def _show(run: TrainedRun, decide: DecisionRule) -> None:
+    """Prints the scores, the decisions, the baselines and the notes of a run."""
+    figures = run.figures
+    print_result(format_table(*_scores_table(figures)))
+    print_result(f"\n{format_decisions(figures.decisions, decide)}")
+    null = figures.intervals.calibration_error_null if figures.intervals else None
     if null is not None:
         say(f"A calibrated model has an ECE of {null.low:.4f} … {null.high:.4f} on so many rows.")
-    if run.figures.baselines:
-        print_result(f"\n{format_table(*_baselines_table(run.figures))}")
+    if figures.baselines:
+        print_result(f"\n{format_table(*_baselines_table(figures))}")
     _say_curves(run)
     say_notes(run.notes)
     say(f"Report: {run.directory}/report.html")
 
 
 def _say_curves(run: TrainedRun) -> None:
+    """Shows the mean learning curves of the members in one line."""
     from mmsa_cache.compose.report.charts import learning_curves
     from mmsa_cache.runs.folder import RunFolder
 
@@ -156,23 +176,29 @@ def _say_curves(run: TrainedRun) -> None:
 
 
 def _baselines_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: the model's decisions by the rule of each metric less the baselines'."""
-    metrics = ("accuracy", "macro_f1", "neg_log_loss")
-    header = [""]
-    for title in ("accuracy", "macro-F1", "log-likelihood"):
-        header += [title, "model − it", "95%"]
+    """Header and rows: each baseline's scores, and how much better the model is.
+
+    The model's score of a metric is that of the decision rule for the metric.
+    """
+    titles: dict[Metric, str] = {
+        "accuracy": "accuracy",
+        "macro_f1": "macro-F1",
+        "neg_log_loss": "log-likelihood",
+    }
     rows = []
-    for name, of in figures.baselines.items():
+    for name, comparison in figures.baselines.items():
         cells = [name]
-        for found in (of[metric] for metric in metrics):
-            span = f"{found.interval.low:+.4f} … {found.interval.high:+.4f}"
-            cells += [f"{found.baseline:.4f}", f"{found.choice - found.baseline:+.4f}", span]
+        for metric in titles:
+            paired = comparison[metric]
+            gain = f"{paired.choice - paired.baseline:+.4f}"
+            cells += [f"{paired.baseline:.4f}", gain, format_interval(paired.interval, "+")]
         rows.append(cells)
-    return header, rows
+    columns = [[title, "model − it", "95%"] for title in titles.values()]
+    return ["", *itertools.chain(*columns)], rows
 
 
-def _figures_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: the scores of each set of rows, then the spreads of several values."""
+def _scores_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the scores of each set of rows, then mean and deviation of several."""
     scores = {
         "outer": figures.outer,
         "outer, uncalibrated": figures.outer_uncalibrated,
