@@ -17,9 +17,9 @@ LEVEL = 0.95
 Metric = Literal["macro_f1", "accuracy", "neg_log_loss"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 """Metrics that stop training and choose models; higher is better."""
-Whole = Annotated[int, Strict()]
+Integer = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
-Place = Annotated[int, Strict(), Field(ge=1, le=1 << 31)]
+Ordinal = Annotated[int, Strict(), Field(ge=1, le=1 << 31)]
 """From 1."""
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 

@@ -15,10 +15,10 @@ from mmsa_cache.notebook import as_html
 
 from .calibration import Calibration, Decide
 from .halves import Presence
-from .record import LEVEL, Count, Interval, Number, Place, Record, Whole
+from .record import LEVEL, Count, Integer, Interval, Number, Ordinal, Record
 from .record import METRICS as METRICS  # where others find them
 from .record import Metric as Metric
-from .study import BesideBaseline, PickedEnsemble
+from .study import BaselineComparison, PickedEnsemble
 
 
 class ClassScores(Record):
@@ -115,8 +115,8 @@ class PartScores(MetricScores):
 class EpochRecord(Record):
     """One epoch of one member: a line of ``metrics.jsonl``."""
 
-    member: Place = 1
-    epoch: Place
+    member: Ordinal = 1
+    epoch: Ordinal
     loss: Number
     """Mean training loss."""
     learning_rate: Number
@@ -141,12 +141,12 @@ class EpochRecord(Record):
 class MemberRecord(Record):
     """A member of the folds: where it stopped, its metrics on its validation rows, and alone."""
 
-    member: Whole
+    member: Integer
     """From 1, as `setting` and `part`."""
-    setting: Whole = 1
-    part: Whole = 1
-    seed: Whole | None = None
-    best_epoch: Whole
+    setting: Integer = 1
+    part: Integer = 1
+    seed: Integer | None = None
+    best_epoch: Integer
     training_rows: Count
     stopping_rows: Count
     """Validation rows."""
@@ -226,7 +226,7 @@ class RunFigures(Record):
     ensembles: list[PickedEnsemble] = Field(default_factory=list)
     """How the settings of the model were picked, of all outer parts or of each; none where it is of
     one setting a study."""
-    baselines: dict[str, dict[str, BesideBaseline]] = Field(default_factory=dict)
+    baselines: dict[str, dict[str, BaselineComparison]] = Field(default_factory=dict)
     """Of a nested choice: the searches' baselines on the outer rows, by name and metric, beside the
     model's decisions by the rule of that metric."""
 

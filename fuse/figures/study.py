@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .record import Count, Interval, Number, Record, Whole
+from .record import Count, Integer, Interval, Number, Record
 
 Value = bool | int | float | str | None
 """Of a setting's field."""
@@ -67,7 +67,7 @@ class LossWeights(Record):
     """Trials at this point that were given up and have no part."""
 
 
-class Gap(Record):
+class OptimismGap(Record):
     """How much better a choice looked inside than it is outside."""
 
     inner_score: Number
@@ -82,7 +82,7 @@ class Gap(Record):
     """95 % of the gap, from resampled posts."""
 
 
-class BesideBaseline(Record):
+class BaselineComparison(Record):
     """A metric of a baseline and of a study's choice on the same rows."""
 
     baseline: Number
@@ -95,14 +95,14 @@ class BaselineScores(Record):
     """A classical model beside a study's choice, see `fuse.search.baselines`."""
 
     name: str
-    held_out: dict[str, BesideBaseline]
+    held_out: dict[str, BaselineComparison]
     """On the development rows, by models that did not learn from them. The choice was chosen there:
     of many trials the best looks better than it is."""
-    outer: dict[str, BesideBaseline]
+    outer: dict[str, BaselineComparison]
     """On the outer rows, by the averages of the folds' models."""
 
 
-class Look(Gap):
+class Look(OptimismGap):
     """One judgement of a choice on the outer rows."""
 
     trial: Count
@@ -116,7 +116,7 @@ class StudySnapshot(Record):
 
     name: str
     metric: str
-    trial: Whole
+    trial: Integer
     """The one that was trained."""
     trials: list[EndedTrial]
     importance: list[ParameterImportance]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fuse.figures.metrics import selection_score
 from fuse.figures.record import Number
 from fuse.figures.records import Metric
-from fuse.figures.study import BaselineScores, BesideBaseline
+from fuse.figures.study import BaselineComparison, BaselineScores
 from fuse.models.modality import modality_of
 from fuse.setting import Setting
 from fuse.training.classifier import gather_batch
@@ -255,11 +255,11 @@ def compare_baselines(
     held_out = HeldOut.of_units([s.validation for s in splits], [p.held_out for p in predictions])
     outer = HeldOut.of_units([s.judged for s in splits], [p.outer for p in predictions])
 
-    def compare(choice: HeldOut, record: HeldOutRecord, name: str) -> dict[str, BesideBaseline]:
+    def compare(choice: HeldOut, record: HeldOutRecord, name: str) -> dict[str, BaselineComparison]:
         _, (baseline, own) = stack_held_out([HeldOut.decode(record, name), choice], len(labels))
         by_metric = gains(baseline, own, labels[choice.rows], groups[choice.rows])
         return {
-            metric: BesideBaseline(
+            metric: BaselineComparison(
                 baseline=gain.single, choice=gain.ensemble, interval=gain.interval
             )
             for metric, gain in by_metric.items()

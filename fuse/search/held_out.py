@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fuse.figures.record import Record, Whole
+from fuse.figures.record import Integer, Record
 from mmsa_cache.errors import ModelError
 
 MOST_VALUES = 1 << 15
@@ -30,8 +30,8 @@ _TOLERANCE = 0.02
 class HeldOutRecord(Record):
     """`HeldOut` as the database stores it, compressed."""
 
-    rows: Annotated[Whole, Field(ge=1, le=MOST_VALUES)]
-    classes: Annotated[Whole, Field(ge=2, le=MOST_VALUES)]
+    rows: Annotated[Integer, Field(ge=1, le=MOST_VALUES)]
+    classes: Annotated[Integer, Field(ge=2, le=MOST_VALUES)]
     data: Annotated[str, Field(max_length=_LONGEST)]
     """Base64 of zlib of: differences of row indices (uint32, little endian), then probabilities
     (float16, row by row)."""

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from fuse.figures.record import Count, Number
 from fuse.figures.records import Metric, absent_notes
-from fuse.figures.study import BaselineScores, FailedTrial, Gap, Look, Value
+from fuse.figures.study import BaselineScores, FailedTrial, Look, OptimismGap, Value
 from fuse.setting import Setting
 from fuse.training.plan import plan_parts
 
@@ -36,7 +36,7 @@ from .study_record import Insight, Selection, StudyIdentity, StudyRecord
 from .trial_record import Trial
 
 
-class SearchResult(Gap, Insight):
+class SearchResult(OptimismGap, Insight):
     """A finished search: its choice, judged on the outer rows."""
 
     study: str

@@ -14,7 +14,7 @@ from fuse.figures.confusion import Floats, confusion_scores
 from fuse.figures.metrics import log_likelihoods
 from fuse.figures.record import LEVEL, Interval
 from fuse.figures.resampling import confusion_cells, resample, sum_by_group
-from fuse.figures.study import Gap
+from fuse.figures.study import OptimismGap
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import unknown_name
 
@@ -111,7 +111,7 @@ def optimism(
     *,
     metric: str,
     seed: int,
-) -> Gap:
+) -> OptimismGap:
     """Compares the scores of the same models on held-out and on outer rows.
 
     The interval resamples duplicate groups, since posts that show the same thing are one draw. It
@@ -139,7 +139,7 @@ def optimism(
     interval = Interval.of(gaps)
     inner_score = float(np.mean([_score(sums.sum(0), metric) for sums in inner_sums]))
     outer_score = float(np.mean([_score(sums.sum(0), metric) for sums in outer_sums]))
-    return Gap(
+    return OptimismGap(
         inner_score=inner_score,
         outer_score=outer_score,
         outer_score_together=float(_score(averaged.sum(0), metric)),

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fuse.figures.calibration import Calibration, Decide
-from fuse.figures.record import Record, Whole
+from fuse.figures.record import Integer, Record
 from fuse.figures.study import StudySource, Value
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.protocol import Protocol
@@ -41,7 +41,7 @@ class TrainedModel(Record):
     """Sizes of the features that it reads."""
     weight: Annotated[float, Field(gt=0, le=1)] | None = None
     """Of its members in the whole model; None (older runs): all models count alike."""
-    parts: list[Whole] | None = None
+    parts: list[Integer] | None = None
     """Outer parts, from 1, whose members are of it; None: all."""
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fuse.figures.study import BesideBaseline
+from fuse.figures.study import BaselineComparison
 from fuse.search.baseline_record import TITLES
 from fuse.search.database import read_studies
 from fuse.search.greedy import gains
@@ -74,7 +74,7 @@ def choose_nested(request: TrainRequest, session: Session) -> ChosenRecipes:
 
 def compare_with_baselines(
     choice: ChosenRecipes, trained: Trained, bank: FeatureBank, session: Session
-) -> dict[str, dict[str, BesideBaseline]]:
+) -> dict[str, dict[str, BaselineComparison]]:
     """Compares a nested choice with the baselines that its searches fitted, on all outer rows.
 
     Returns:
@@ -103,7 +103,7 @@ def compare_with_baselines(
         compared = gains(probabilities, trained.probabilities, labels, groups)
         compared["macro_f1"] = gains(probabilities, decided, labels, groups)["macro_f1"]
         comparisons[name] = {
-            metric: BesideBaseline(baseline=of.single, choice=of.ensemble, interval=of.interval)
+            metric: BaselineComparison(baseline=of.single, choice=of.ensemble, interval=of.interval)
             for metric, of in compared.items()
         }
     return comparisons
