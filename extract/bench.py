@@ -87,21 +87,22 @@ def bench(
         rates["end_to_end"].append(len(samples) / extraction.seconds)
         if not turn:
             peak = peak_bytes()
-        with reuse_blocks():  # as `engine.extract` does
-            seconds = sum(
-                _model_only(rows[n], readers[n], encoder, device, threads, batch_size, shard_rows)
-                for n, encoder in encoders.items()
-            )
+        seconds = sum(
+            _model_only(rows[name], readers[name], encoder, device, threads, batch_size, shard_rows)
+            for name, encoder in encoders.items()
+        )
         rates["model_only"].append(len(samples) / seconds)
         started = time.perf_counter()
         run_textbook(few, text, image, device)
         rates["textbook"].append(len(few) / (time.perf_counter() - started))
-    sizes = {name: e.size.padded_float32_bytes * len(rows[name]) for name, e in encoders.items()}
     return {
         **_summarize(rates, timings),
         "peak_rss_bytes": peak,
         "cache_bytes": extraction.sizes,
-        "padded_float32_bytes": sizes,
+        "padded_float32_bytes": {
+            name: encoder.size.padded_float32_bytes * len(rows[name])
+            for name, encoder in encoders.items()
+        },
         "pairs": len(samples),
         "rounds": rounds,
         "batch_size": batch_size,
@@ -183,9 +184,10 @@ def _model_only(
 ) -> float:
     """Seconds of the forward passes alone, with inputs in memory."""
     windows = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
-    inputs = [read_rows(window, reader, encoder).inputs for window in windows]
     model = HalvingEncoder(encoder)
-    with contextlib.closing(Streams(device, threads.streams)) as streams:
+    # Memory is reused as in `engine.extract`.
+    with reuse_blocks(), contextlib.closing(Streams(device, threads.streams)) as streams:
+        inputs = [read_rows(window, reader, encoder).inputs for window in windows]
         for batch in streams.submit(model, inputs[0][: batch_size * threads.streams], batch_size):
             batch.future.result()  # a new thread's first pass sets it up
         started = time.perf_counter()
