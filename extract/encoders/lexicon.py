@@ -5,7 +5,7 @@ It has no model, and gives 13 numbers a text in one pool ``all``:
 =======  ======================================================================================
 0 – 3    ``neg``, ``neu``, ``pos`` (shares) and ``compound`` (−1 to 1) of the text without links
 4 – 6    ``neg``, ``pos`` and ``compound`` of it with its hashtags cut into words, see
-         `english.cut_hashtags`
+         `english.split_hashtags`
 7 – 12   log(1 + count) of ``!``, ``?``, ``#``, links, retweet marks (the word ``RT``) and words
          (between spaces, links left out)
 =======  ======================================================================================
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extract.inputs.english import LINK, cut_hashtags, dictionary, is_word
+from extract.inputs.english import LINK, dictionary, is_word, split_hashtags
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.hashing import digest
 from mmsa_cache.names import VADER
@@ -92,14 +92,14 @@ class _Lexicon:
 
     def _numbers(self, text: str) -> list[float]:
         plain, links = _LINKS.subn(" ", text)
-        cut = cut_hashtags(plain, self._is_word)
+        split = split_hashtags(plain, self._is_word)
         words = plain.split()
         counts = (*map(plain.count, "!?#"), links, words.count("RT"), len(words))
         scores = self._analyzer.polarity_scores(plain)
-        cut_scores = scores if cut == plain else self._analyzer.polarity_scores(cut)
+        split_scores = scores if split == plain else self._analyzer.polarity_scores(split)
         return [
             *(scores[key] for key in ("neg", "neu", "pos", "compound")),
-            *(cut_scores[key] for key in ("neg", "pos", "compound")),  # the three shares sum to 1
+            *(split_scores[key] for key in ("neg", "pos", "compound")),  # the three shares sum to 1
             *map(math.log1p, counts),
         ]
 

@@ -1,11 +1,10 @@
-"""The report's augmentation: one text and one image operation at random a variant.
+"""The report's augmentation: one random operation a variant of a text or picture.
 
-Texts without spaces between words have no synonyms here: of their words, or characters, some are
-dropped or two change places, and every variant differs from the text.
+Texts without spaces between words have no synonyms here. Some of their words or characters are
+dropped, or two are swapped, and every variant differs from the text.
 
-Each variant draws from its own generator, seeded by (seed, content, variant, modality): neither
-order nor parallelism changes a byte, equal inputs have equal variants, and a row that is renamed
-keeps its own.
+Each variant has its own generator, seeded by (seed, content, variant, modality). So neither order
+nor parallelism changes a byte, equal inputs have equal variants, and renamed rows keep theirs.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from .segment import is_unspaced, is_word, segmenter, segments
+from .segment import is_unspaced, is_word, segmenter_version, split_segments
 from .synonyms import synonyms
 
 POLICY = "report-v2"
-"""Name of the policy in fingerprints; changes whenever an operation's outcome does."""
+"""Name of the policy in fingerprints; changed whenever the outcome of an operation changes."""
 _UNSPACED_POLICY = "unspaced-v1"
 
 Pixels = NDArray[np.uint8]
 
-# Links, mentions and hashtags carry their own meaning and are never replaced.
+# Links, mentions and hashtags are never replaced.
 _PLAIN_WORD = re.compile(r"^(\W*)([A-Za-z]+(?:['-][A-Za-z]+)*)(\W*)$")
 
 
 def variant_rng(seed: int, content_sha256: str, variant: int, modality: str) -> random.Random:
-    """The generator of one variant, a function of the four arguments alone.
+    """The random generator of one variant; it depends on the arguments alone.
 
     Args:
         seed: Seed of augmentation.
@@ -46,31 +45,31 @@ def variant_rng(seed: int, content_sha256: str, variant: int, modality: str) -> 
 
 
 def _replaceable(words: list[str]) -> list[tuple[int, str, tuple[str, ...], str]]:
-    """(place, punctuation before, synonyms, punctuation after) of each word that has synonyms."""
-    found = []
-    for place, word in enumerate(words):
+    """(index, punctuation before, synonyms, punctuation after) of each word that has synonyms."""
+    replaceable = []
+    for index, word in enumerate(words):
         match = _PLAIN_WORD.match(word)
         if match is None or match[1].endswith(("#", "@")):
             continue
         others = synonyms(match[2])
         if others:
-            found.append((place, match[1], others, match[3]))
-    return found
+            replaceable.append((index, match[1], others, match[3]))
+    return replaceable
 
 
 def synonym_replacement(text: str, rng: random.Random) -> str:
-    """Replaces one word by a synonym; unchanged where no word has one."""
+    """Replaces one word by a synonym. The text stays as it is where no word has one."""
     words = text.split()
     options = _replaceable(words)
     if not options:
         return text
-    place, before, others, after = rng.choice(options)
-    words[place] = f"{before}{rng.choice(others)}{after}"
+    index, before, others, after = rng.choice(options)
+    words[index] = f"{before}{rng.choice(others)}{after}"
     return " ".join(words)
 
 
 def random_insertion(text: str, rng: random.Random) -> str:
-    """Inserts a synonym of a random word at a random place; unchanged where none has one."""
+    """Inserts a synonym of a random word anywhere. The text stays as it is where none has one."""
     words = text.split()
     options = _replaceable(words)
     if not options:
@@ -116,30 +115,30 @@ IMAGE_OPERATIONS: dict[str, Callable[[Pixels, random.Random], Pixels]] = {
 }
 
 
-def _places(pieces: list[str]) -> list[int]:
-    return [place for place, piece in enumerate(pieces) if is_word(piece)]
+def _word_indices(segments: list[str]) -> list[int]:
+    return [index for index, segment in enumerate(segments) if is_word(segment)]
 
 
-def segment_deletion(pieces: list[str], rng: random.Random) -> list[str]:
+def segment_deletion(segments: list[str], rng: random.Random) -> list[str]:
     """Drops each word with probability 0.1; at least one, and not all."""
-    places = _places(pieces)
-    dropped = {place for place in places if rng.random() < 0.1}
-    dropped = dropped or {rng.choice(places)}
-    if len(dropped) == len(places):
-        dropped.remove(rng.choice(places))
-    return [piece for place, piece in enumerate(pieces) if place not in dropped]
+    words = _word_indices(segments)
+    dropped = {index for index in words if rng.random() < 0.1}
+    dropped = dropped or {rng.choice(words)}
+    if len(dropped) == len(words):
+        dropped.remove(rng.choice(words))
+    return [segment for index, segment in enumerate(segments) if index not in dropped]
 
 
-def segment_swap(pieces: list[str], rng: random.Random) -> list[str]:
-    """Two different words change places; unchanged where all are the same."""
-    places = _places(pieces)
-    first = rng.choice(places)
-    others = [place for place in places if pieces[place] != pieces[first]]
+def segment_swap(segments: list[str], rng: random.Random) -> list[str]:
+    """Swaps two different words. The text stays as it is where all are the same."""
+    words = _word_indices(segments)
+    first = rng.choice(words)
+    others = [index for index in words if segments[index] != segments[first]]
     if not others:
-        return pieces
-    second, found = rng.choice(others), list(pieces)
-    found[first], found[second] = pieces[second], pieces[first]
-    return found
+        return segments
+    second, swapped = rng.choice(others), list(segments)
+    swapped[first], swapped[second] = segments[second], segments[first]
+    return swapped
 
 
 SEGMENT_OPERATIONS: dict[str, Callable[[list[str], random.Random], list[str]]] = {
@@ -149,35 +148,37 @@ SEGMENT_OPERATIONS: dict[str, Callable[[list[str], random.Random], list[str]]] =
 
 
 def augmentation_policy(text: str) -> str | None:
-    """The policy of a text's copies; None where no operation would change it."""
+    """The policy of a text's variants; None where no operation would change the text."""
     if not is_unspaced(text):
         return POLICY
-    return f"{_UNSPACED_POLICY} {segmenter()}" if len(_places(segments(text))) > 1 else None
+    if len(_word_indices(split_segments(text))) < 2:
+        return None
+    return f"{_UNSPACED_POLICY} {segmenter_version()}"
 
 
 def augment_words(text: str, rng: random.Random) -> tuple[str, str]:
-    """`augment_text` for texts with spaces between words."""
+    """Applies one random operation to a text with spaces between words; see `augment_text`."""
     name = rng.choice(list(TEXT_OPERATIONS))
     return TEXT_OPERATIONS[name](text, rng), name
 
 
 def augment_text(text: str, rng: random.Random) -> tuple[str, str]:
-    """Applies one text operation at random; returns the new text and the operation's name."""
+    """Applies one random operation to a text; returns the new text and the operation's name."""
     if not is_unspaced(text):
         return augment_words(text, rng)
-    pieces = segments(text)
-    if len(_places(pieces)) < 2:
+    segments = split_segments(text)
+    if len(_word_indices(segments)) < 2:
         return text, ""
     name = rng.choice(list(SEGMENT_OPERATIONS))
-    found = SEGMENT_OPERATIONS[name](pieces, rng)
-    if found == pieces:
+    augmented = SEGMENT_OPERATIONS[name](segments, rng)
+    if augmented == segments:
         name = "segment_deletion"
-        found = segment_deletion(pieces, rng)
-    return "".join(found), name
+        augmented = segment_deletion(segments, rng)
+    return "".join(augmented), name
 
 
 def augment_image(image: Pixels, rng: random.Random) -> tuple[Pixels, str]:
-    """Applies one image operation at random.
+    """Applies one random operation to a picture.
 
     Args:
         image: (height, width, 3) uint8 RGB.

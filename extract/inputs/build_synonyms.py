@@ -1,8 +1,8 @@
-"""Makes ``wordnet.txt.gz`` from Princeton WordNet's data files (Debian: package wordnet-base).
+"""Builds ``wordnet.txt.gz`` from Princeton WordNet's data files (Debian: package wordnet-base).
 
     python -m extract.inputs.build_synonyms /usr/share/wordnet extract/inputs/wordnet.txt.gz
 
-One line a head word: the word, a tab, its synonyms separated by commas; all lower case, sorted.
+A line holds a word, a tab and its synonyms, separated by commas; all in lower case, sorted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def build(wordnet: Path) -> bytes:
         wordnet: Folder with ``data.noun``, ``data.verb``, ``data.adj`` and ``data.adv``.
 
     Returns:
-        The gzipped table; equal input gives equal bytes.
+        The gzipped table. Equal input gives equal bytes.
     """
     table: dict[str, set[str]] = defaultdict(set)
     for part in ("noun", "verb", "adj", "adv"):

@@ -1,10 +1,10 @@
-"""Picture bytes → (height, width, 3) uint8 RGB → square model input.
+"""Decoding: picture bytes → (height, width, 3) uint8 RGB → square model input.
 
-Plain JPEGs go through libjpeg-turbo (simplejpeg), everything else through Pillow. A JPEG that is
-far larger than the model's input is decoded at 1/2, 1/4 or 1/8 of its size, never below twice the
-need, so that the resize after it still does the smoothing (what Pillow's ``thumbnail`` does by
-default); photographs of many megapixels then cost little more than small ones. The resize is
-torch's antialiased bicubic on uint8.
+libjpeg-turbo (simplejpeg) decodes plain JPEGs, Pillow everything else. A JPEG that is far larger
+than the model's input is decoded at 1/2, 1/4 or 1/8 of its size, but at least at twice the size
+needed, so that the resize still does the smoothing (as Pillow's ``thumbnail`` does by default).
+Photographs of many megapixels then cost little more than small ones. The resize is torch's
+antialiased bicubic on uint8.
 """
 
 from __future__ import annotations
@@ -26,28 +26,43 @@ from torch.nn import functional as F
 from mmsa_cache.data.pairs import image_format
 from mmsa_cache.errors import BadFileError, DeviceError
 
-from .metadata import check_heif, check_scans, check_tiff, has_frames, orientation, prepare_tiff
+from .metadata import (
+    check_heif,
+    check_scans,
+    check_tiff,
+    has_frames,
+    prepare_tiff,
+    read_orientation,
+)
+from .rgb import convert_to_rgb, has_alpha
 from .strict import STRICT
 
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 DECODER_LIBRARIES = ("simplejpeg", "pillow")
 RESIZE = "torch-{}-antialias-uint8"
 """``bicubic`` or ``bilinear``."""
-_FEWER_PIXELS = {"WEBP": 2, "AVIF": 2, "RLE": 16}
-"""Part of the pixels that are taken: libwebp and Pillow hold 16 bytes a pixel of a WebP in all,
-libavif and Pillow up to 20 of an AVIF, and Pillow unpacks a compressed BMP pixel by pixel."""
+_PIXEL_DIVISORS = {"WEBP": 2, "AVIF": 2, "RLE": 16}
+"""Divisors of the limit of pixels: libwebp and Pillow together hold 16 bytes a pixel of a WebP,
+libavif and Pillow up to 20 of an AVIF, and Pillow unpacks a compressed BMP (RLE) pixel by pixel."""
+_PNG_DEPTH = 24
+"""Offset of the byte that holds the bits a channel."""
+_BMP_COMPRESSED = (1, 2)
+"""Compressions of BMP: runs of 8 and of 4 bits."""
 
 
 @functools.cache
 def decoder_versions() -> str:
-    """The libraries that decode, as ``simplejpeg 1.9, pillow 12.1``: others may round pixels."""
-    found = ((name, importlib.metadata.version(name)) for name in DECODER_LIBRARIES)
-    return ", ".join(f"{name} {'.'.join(version.split('.')[:2])}" for name, version in found)
+    """Versions of the libraries that decode, such as ``simplejpeg 1.9, pillow 12.1``.
+
+    Other versions may round pixels differently.
+    """
+    versions = ((name, importlib.metadata.version(name)) for name in DECODER_LIBRARIES)
+    return ", ".join(f"{name} {'.'.join(version.split('.')[:2])}" for name, version in versions)
 
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """Sizes of pictures that are decoded; all others are bad files."""
+    """Sizes of pictures that are decoded. Pictures of other sizes are bad files."""
 
     max_pixels: int = 64_000_000
     min_side: int = 8
@@ -55,20 +70,20 @@ class PictureLimits:
     max_aspect: float = 50.0
     """Longer side by shorter side."""
 
-    def check(self, width: int, height: int, name: str, part: int = 1) -> None:
-        """Refuses a picture by its size in pixels.
+    def check(self, width: int, height: int, name: str, divisor: int = 1) -> None:
+        """Checks the size of a picture.
 
         Args:
             width: In pixels.
             height: In pixels.
-            name: What to call the picture in errors.
-            part: Part of ``max_pixels`` that is taken.
+            name: The picture, for errors.
+            divisor: Divides ``max_pixels``.
 
         Raises:
-            BadFileError: It is too large, too small or too narrow.
+            BadFileError: The picture is too large, too small or too narrow.
         """
         size = f"{name}: {width}×{height} pixels"
-        limit = self.max_pixels // part
+        limit = self.max_pixels // divisor
         if width * height > limit:
             raise BadFileError("too many pixels", f"{size}, more than the limit of {limit}")
         if min(width, height) < self.min_side:
@@ -87,22 +102,23 @@ CMYK, DEEP, TURNED, ALPHA, PALETTE, FRAMES, ODD_EXIF = CHANGES = (
     "several frames",
     "unreadable EXIF",
 )
-"""What is done to pictures that are no plain RGB: converted, rescaled to 8 bits, turned, composed
-on white, looked up, reduced to the first frame, and taken as upright where their EXIF does not
-say it soundly."""
+"""Changes to pictures that are not plain RGB: converted, rescaled to 8 bits, turned, composed on
+white, looked up in the palette, reduced to the first frame, and taken as upright because their EXIF
+is unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture and what it was."""
+    """A decoded picture."""
 
     pixels: NDArray[np.uint8]
-    """(height, width, 3) RGB; of a large JPEG a reduction, see `decode`."""
+    """(height, width, 3) RGB; reduced where a JPEG is large, see `read_picture`."""
     width: int
-    """Of the file, in pixels."""
+    """Pixels of the file."""
     height: int
+    """Pixels of the file."""
     changes: tuple[str, ...]
-    """Those of `CHANGES` that were made."""
+    """Which of `CHANGES` were made."""
 
 
 def decode(data: bytes, name: str, needed: int | None = None) -> NDArray[np.uint8]:
@@ -112,45 +128,47 @@ def decode(data: bytes, name: str, needed: int | None = None) -> NDArray[np.uint
         (height, width, 3) uint8 RGB.
 
     Raises:
-        BadFileError: Truncated, foreign, too small, too large or too narrow.
+        BadFileError: The file is damaged, of a foreign format, or of a refused size.
     """
     return read_picture(data, name, needed).pixels
 
 
 def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
-    """Decodes one picture; EXIF rotation applied, alpha composed on white.
-
-    Args:
-        data: The file's bytes.
-        name: What to call the picture in errors.
-        needed: Pixels that the short side is resized to later; a JPEG is then decoded no larger
-            than needed. None: always at full size.
+    """Decodes one picture, applies its EXIF orientation and composes alpha on white.
 
     Decoding takes up to 16 bytes of memory a pixel of the file, 1 GB for the largest picture.
 
+    Args:
+        data: The file's bytes.
+        name: The picture, for errors.
+        needed: Pixels that the short side is resized to later; a large JPEG is then decoded at a
+            fraction of its size. None: always at full size.
+
     Raises:
-        BadFileError: Truncated, foreign, too small, too large, too narrow, or of too many scans.
+        BadFileError: The file is damaged, of a foreign format, of a refused size, or has too many
+            scans.
     """
     check_scans(data, name)
-    least = 0 if needed is None else 2 * needed
-    fast = _decode_plain_jpeg(data, name, least)
-    if fast is not None:
-        return fast
-    kind = image_format(data) or "none"
+    min_side = 0 if needed is None else 2 * needed
+    plain = _decode_plain_jpeg(data, name, min_side)
+    if plain is not None:
+        return plain
+    file_format = image_format(data) or "none"
     try:
-        with STRICT as odd, _opened(data, name, kind) as image:
+        with STRICT as metadata_warnings, _open(data, name, file_format) as image:
             width, height = image.size
-            packed = "RLE" if image.info.get("compression") in _BMP_PACKED else kind
-            LIMITS.check(width, height, name, _FEWER_PIXELS.get(packed, 1))
-            if least and image.format == "JPEG":
-                image.draft(None, (least, least))
-            pixels, changes = _loaded(image, data, name)
-            if odd and ODD_EXIF not in changes:
+            is_compressed_bmp = image.info.get("compression") in _BMP_COMPRESSED
+            divisor = _PIXEL_DIVISORS.get("RLE" if is_compressed_bmp else file_format, 1)
+            LIMITS.check(width, height, name, divisor)
+            if min_side and image.format == "JPEG":
+                image.draft(None, (min_side, min_side))
+            pixels, changes = _load_pixels(image, data, name)
+            if metadata_warnings and ODD_EXIF not in changes:
                 changes = (*changes, ODD_EXIF)
             return Picture(pixels, width, height, changes)
     except BadFileError:
         raise
-    except MemoryError as error:  # sizes are limited: nothing is wrong with the file
+    except MemoryError as error:  # sizes are limited, so the file is not to blame
         raise DeviceError(
             f"{name}: there is not enough memory to decode it.",
             "Lower --workers, or close other programs; the same command resumes.",
@@ -159,16 +177,16 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
         raise BadFileError("cannot be decoded", f"{name}: cannot be decoded ({error})") from error
 
 
-def _opened(data: bytes, name: str, kind: str) -> Image.Image:
-    if kind == "TIFF":
+def _open(data: bytes, name: str, file_format: str) -> Image.Image:
+    if file_format == "TIFF":
         check_tiff(data, name)
-    if kind == "HEIF":
+    if file_format == "HEIF":
         check_heif(name)
-    return Image.open(io.BytesIO(data), formats=[kind])
+    return Image.open(io.BytesIO(data), formats=[file_format])
 
 
-def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
-    """None where the picture needs Pillow: other format, CMYK, EXIF, or anything odd."""
+def _decode_plain_jpeg(data: bytes, name: str, min_side: int) -> Picture | None:
+    """Decodes a JPEG without Pillow; None where it is another format, has EXIF or is unusual."""
     if not data.startswith(b"\xff\xd8\xff") or data.find(b"Exif\0\0", 0, 1 << 16) >= 0:
         return None
     try:
@@ -176,10 +194,12 @@ def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
         LIMITS.check(width, height, name)
         if colorspace not in ("YCbCr", "RGB", "Gray"):
             return None
-        # libjpeg-turbo would take any eighth; only the halvings have fast paths.
-        part = next((p for p in (8, 4, 2) if least and min(height, width) >= p * least), 1)
+        # libjpeg-turbo can scale by any eighth, but only the powers of two have fast paths.
+        divisor = 1
+        while divisor < 8 and min_side and min(height, width) >= 2 * divisor * min_side:
+            divisor *= 2
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=-(-height // part), min_width=-(-width // part)
+            data, "RGB", min_height=-(-height // divisor), min_width=-(-width // divisor)
         )
     except ValueError as error:
         if isinstance(error, BadFileError):
@@ -188,91 +208,41 @@ def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
     return Picture(pixels, width, height, ())
 
 
-def _loaded(
+def _load_pixels(
     image: Image.Image, data: bytes, name: str
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """(height, width, 3) pixels, and what of `CHANGES` was made of them."""
+    """Loads an open picture: (height, width, 3) pixels, and which of `CHANGES` were made."""
     bits = data[_PNG_DEPTH] if image.format == "PNG" else 8
     if image.format == "TIFF":
-        turn, bits, frames = prepare_tiff(image, name)
+        orientation, bits, multiple = prepare_tiff(image, name)
         image.load()  # Pillow turns it
         pixels = convert_to_rgb(image, 1)
     else:
         image.load()
-        turn = orientation(image)  # a PNG may hold its EXIF behind the pixels
-        pixels = convert_to_rgb(image, turn or 1)
-        frames = has_frames(image)
-    made = {
+        orientation = read_orientation(image)  # a PNG may hold its EXIF after the pixels
+        pixels = convert_to_rgb(image, orientation or 1)
+        multiple = has_frames(image)
+    changed = {
         CMYK: image.mode == "CMYK",
         DEEP: bits > 8,
-        TURNED: turn not in (None, 1),
-        ALPHA: _has_alpha(image),
+        TURNED: orientation not in (None, 1),
+        ALPHA: has_alpha(image),
         PALETTE: image.mode in ("P", "PA"),
-        FRAMES: frames,
-        ODD_EXIF: turn is None,
+        FRAMES: multiple,
+        ODD_EXIF: orientation is None,
     }
-    return pixels, tuple(change for change in CHANGES if made[change])
-
-
-_PNG_DEPTH = 24
-"""Place of the byte that holds the bits a channel."""
-_BMP_PACKED = (1, 2)
-"""Compressions of BMP: runs of 8 and of 4 bits."""
-
-
-def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("PA", "LA", "RGBA", "RGBa") or "transparency" in image.info
-
-
-def convert_to_rgb(image: Image.Image, turn: int) -> NDArray[np.uint8]:
-    """(height, width, 3), turned as EXIF counts. Converted strip by strip: a conversion of Pillow
-    makes a picture of 4 bytes a pixel, and some take several."""
-    width, height = image.size
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, _STRIP):
-        strip = image.crop((0, top, width, min(top + _STRIP, height)))
-        pixels[top : top + _STRIP] = _strip_to_rgb(strip)
-    turns = _TURNS.get(turn)
-    if turns is None:
-        return pixels
-    transposed, reversed_axes = turns
-    turned = pixels.transpose(1, 0, 2) if transposed else pixels
-    return np.ascontiguousarray(np.flip(turned, reversed_axes))
-
-
-_STRIP = 256
-"""Rows."""
-_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
-    2: (False, (1,)),
-    3: (False, (0, 1)),
-    4: (False, (0,)),
-    5: (True, ()),
-    6: (True, (1,)),
-    7: (True, (0, 1)),
-    8: (True, (0,)),
-}
-"""EXIF's orientations: whether rows and columns change places, and the axes reversed after it."""
-
-
-def _strip_to_rgb(strip: Image.Image) -> NDArray[np.uint8]:
-    if strip.mode.startswith("I"):  # 16 bits a pixel: a plain convert would clip it to white
-        grey = np.clip((np.asarray(strip, np.float64) / 257.0).round(), 0, 255).astype(np.uint8)
-        return grey[:, :, None]
-    if strip.mode == "P" or _has_alpha(strip):
-        layer = strip.convert("RGBA")
-        strip = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.asarray(strip.convert("RGB"))
+    return pixels, tuple(change for change in CHANGES if changed[change])
 
 
 def needed_side(size: int, crop: float | None) -> int:
-    """Pixels that the short side of a picture is resized to before the crop."""
+    """Pixels that the short side of a picture is resized to before the centre crop."""
     return size if crop is None else math.floor(size / crop)
 
 
 def fit_square(
     image: NDArray[np.uint8], size: int, crop: float | None, resample: str = "bicubic"
 ) -> Tensor:
-    """Brings a picture to the model's square input.
+    """Resizes and crops a picture to the model's square input.
 
     Args:
         image: (height, width, 3) uint8.

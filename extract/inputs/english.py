@@ -1,7 +1,7 @@
-"""English words: how much of some texts is English, and compound hashtags cut into words.
+"""Detection of English texts, and splitting of compound hashtags into words.
 
-The dictionary is that of `synonyms` (Princeton WordNet: nouns, verbs, adjectives, adverbs) with the
-function words, which WordNet leaves out.
+The dictionary is that of `synonyms` (Princeton WordNet: nouns, verbs, adjectives and adverbs) and
+the function words, which WordNet leaves out.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ then there these they this those through to too two under until up upon us very 
 what when where which while who whom whose why will with without would yes yet you your yours
 yourself
 """
-_SHORT = frozenset(word for word in _FUNCTION_WORDS.split() if len(word) <= 2)
-"""The dictionary has too many others, symbols of elements among them."""
+_SHORT_WORDS = frozenset(word for word in _FUNCTION_WORDS.split() if len(word) <= 2)
+"""Words of up to two letters in hashtags. WordNet has too many others, such as chemical symbols."""
 LINK = r"https?:\S*|www\.\S+"
-"""A regular expression."""
-_ASIDE = re.compile(rf"{LINK}|[@#]\w+|&\w+;")
-"""Links, mentions, hashtags and entities: of any language."""
+"""Regular expression of a link."""
+_NO_LANGUAGE = re.compile(rf"{LINK}|[@#]\w+|&\w+;")
+"""Links, mentions, hashtags and entities, which belong to no language."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SUFFIXES = (
     ("'s", ""), ("s", ""), ("es", ""), ("ies", "y"), ("ed", ""), ("ed", "e"), ("ied", "y"),
     ("ing", ""), ("ing", "e"), ("er", ""), ("er", "e"), ("ier", "y"), ("est", ""), ("iest", "y"),
     ("ly", ""), ("n't", ""),
 )  # fmt: skip
-"""Of inflected forms, and what stands there in the dictionary."""
+"""Suffixes of inflected forms, and their replacements in the dictionary form."""
 ENGLISH_SHARE = 0.5
-"""A text is English where so many of its words are, texts are where so many of them are."""
+"""Share of English words from which a text is English; share of such texts from which a data set
+is."""
 _HASHTAG = re.compile(r"#(\w+)")
-_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
-"""Of a hashtag: by capitals and digits."""
-_LONGEST = 40
-"""Letters of a part that is cut further."""
+_HASHTAG_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+"""Parts of a hashtag by its capitals and digits."""
+_MAX_PART = 40
+"""Letters of the longest part that is split into words."""
 
 
 @functools.cache
@@ -52,7 +53,7 @@ def dictionary() -> frozenset[str]:
 
 
 def is_word(word: str) -> bool:
-    """Whether a word in lower case is English, perhaps inflected."""
+    """Whether a word in lower case is English; inflected forms count."""
     words = dictionary()
     return word in words or any(
         word.endswith(suffix) and len(stem := word.removesuffix(suffix) + end) > 2 and stem in words
@@ -61,48 +62,50 @@ def is_word(word: str) -> bool:
 
 
 def english_share(texts: Iterable[str]) -> float | None:
-    """Share of texts in English, of those that have words; None where none has.
+    """Share of English texts among those that have words; None where none has.
 
-    A text counts as English where at least half of its words, without links, mentions and hashtags,
-    stand in the dictionary. Other languages share fewer with English ("in", "die", "on").
+    A text is English where at least half of its words are in the dictionary, links, mentions and
+    hashtags left out. Other languages share fewer words with English ("in", "die", "on").
     """
-    found = []
+    are_english = []
     for text in texts:
-        words = [word.lower().replace("’", "'") for word in _WORD.findall(_ASIDE.sub(" ", text))]
+        plain = _NO_LANGUAGE.sub(" ", text)
+        words = [word.lower().replace("’", "'") for word in _WORD.findall(plain)]
         if words:
-            found.append(sum(map(is_word, words)) >= ENGLISH_SHARE * len(words))
-    return sum(found) / len(found) if found else None
+            are_english.append(sum(map(is_word, words)) >= ENGLISH_SHARE * len(words))
+    return sum(are_english) / len(are_english) if are_english else None
 
 
-def cut_hashtags(text: str, known: Callable[[str], bool] = is_word) -> str:
-    """A text with the words of its hashtags in their place: ``#NotSoHappy`` → ``Not So Happy``.
+def split_hashtags(text: str, is_word: Callable[[str], bool] = is_word) -> str:
+    """Replaces the hashtags of a text by their words: ``#NotSoHappy`` → ``Not So Happy``.
 
-    Hashtags are cut at capitals and digits. Letters that are no word then are cut into the fewest
-    words, the longest first, or stay whole: ``#bestdayever`` → ``best day ever``.
+    Hashtags are split at capitals and digits. A part that is no word is then split into the fewest
+    words, the longest first, or stays whole: ``#bestdayever`` → ``best day ever``.
 
     Args:
         text: The text.
-        known: Whether there is a word, in lower case.
+        is_word: Whether a word in lower case exists.
     """
 
-    def cut(tag: re.Match[str]) -> str:
-        return " ".join(word for part in _PARTS.findall(tag[1]) for word in _words(part, known))
+    def split(hashtag: re.Match[str]) -> str:
+        parts = _HASHTAG_PARTS.findall(hashtag[1])
+        return " ".join(word for part in parts for word in _split_words(part, is_word))
 
-    return _HASHTAG.sub(cut, text)
+    return _HASHTAG.sub(split, text)
 
 
-def _words(part: str, known: Callable[[str], bool]) -> list[str]:
-    """Letters cut into the fewest words; whole where they are not words throughout."""
+def _split_words(part: str, is_word: Callable[[str], bool]) -> list[str]:
+    """Splits letters into the fewest words; whole where they cannot be split into words."""
     lower = part.lower()
-    if known(lower) or not 3 < len(part) <= _LONGEST:
+    if is_word(lower) or not 3 < len(part) <= _MAX_PART:
         return [part]
-    ways: list[list[str] | None] = [None] * len(part) + [[]]
+    splits: list[list[str] | None] = [None] * len(part) + [[]]  # the best one from each letter on
     for start in reversed(range(len(part))):
         for end in range(len(part), start, -1):
-            rest, word = ways[end], lower[start:end]
-            if rest is None or not (word in _SHORT or (len(word) > 2 and known(word))):
+            rest, word = splits[end], lower[start:end]
+            if rest is None or not (word in _SHORT_WORDS or (len(word) > 2 and is_word(word))):
                 continue
-            best = ways[start]
+            best = splits[start]
             if best is None or len(rest) + 1 < len(best):
-                ways[start] = [part[start:end], *rest]
-    return ways[0] or [part]
+                splits[start] = [part[start:end], *rest]
+    return splits[0] or [part]

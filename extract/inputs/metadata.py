@@ -1,4 +1,4 @@
-"""What stands in a picture's file beside its pixels: its tags, and how it is turned."""
+"""Tags and orientation of picture files."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from PIL import ExifTags, Image
 
 from mmsa_cache.errors import BadFileError
 
-_MOST_EXIF = 1 << 20
-"""Bytes; in a JPEG there can be 64 KiB. A tag of it may make a hundred bytes of memory of each."""
-_MOST_VALUES = 1 << 16
-"""Of one tag of a TIFF: of each piece of the picture Pillow makes half a kilobyte."""
-_MOST_TILE = 1 << 24
+_MAX_EXIF = 1 << 20
+"""Bytes of EXIF; a JPEG holds up to 64 KiB. One byte may take a hundred bytes of memory."""
+_MAX_VALUES = 1 << 16
+"""Values of one tag of a TIFF. Pillow takes half a kilobyte for each piece of a picture."""
+_MAX_TILE = 1 << 24
 """Pixels of one tile of a TIFF."""
-_BYTES = (1, 2, 6, 7)
-"""Types of tags whose values take a byte each; they stay bytes."""
-_TILE_SIDES = (322, 323)
-_WIDTH = {3: "H", 4: "I"}
+_BYTE_TYPES = (1, 2, 6, 7)
+"""Types of tags with values of one byte, which Pillow keeps as bytes."""
+_TILE_SIDE_TAGS = (322, 323)
+_FORMATS = {3: "H", 4: "I"}
+"""Formats of `struct` by types of tags."""
 
 MAX_SCANS = 100
-"""Of a JPEG: each is a pass over the whole picture, however few its bytes. Usual are 1 to 12."""
+"""Scans of a JPEG. Each is a pass over the whole picture, however few its bytes; 1 to 12 are
+usual."""
 
 
 def check_scans(data: bytes, name: str) -> None:
-    """Refuses a JPEG of very many scans. Inside of a scan the bytes of its marker cannot stand.
+    """Refuses a JPEG of very many scans. The bytes of a scan's marker cannot occur inside a scan.
 
     Raises:
-        BadFileError: It is one.
+        BadFileError: There are more than `MAX_SCANS`.
     """
     if data.startswith(b"\xff\xd8"):
-        # As `bytes.count` counts, five times as quick, and without the interpreter's lock.
+        # Counts as `bytes.count` does, five times as fast and without the interpreter's lock.
         values = np.frombuffer(data, np.uint8)
         scans = np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA))
         if scans > MAX_SCANS:
@@ -42,34 +44,35 @@ def check_scans(data: bytes, name: str) -> None:
 
 
 def check_tiff(data: bytes, name: str) -> None:
-    """Refuses a TIFF of very many pieces or of huge tiles: Pillow would make room for them.
+    """Refuses a TIFF of very many pieces or of huge tiles, which Pillow would allocate.
 
     Raises:
         BadFileError: It has them.
-        struct.error: Its tags do not lie in the file.
+        struct.error: Its tags lie outside the file.
     """
     order = "<" if data.startswith(b"II") else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (entries,) = struct.unpack_from(f"{order}H", data, start)
-    tile = 1
-    for place in range(start + 2, start + 2 + 12 * entries, 12):
-        tag, kind, count = struct.unpack_from(f"{order}HHI", data, place)
-        if count > _MOST_VALUES and kind not in _BYTES:
+    tile_pixels = 1
+    for offset in range(start + 2, start + 2 + 12 * entries, 12):
+        tag, kind, count = struct.unpack_from(f"{order}HHI", data, offset)
+        if count > _MAX_VALUES and kind not in _BYTE_TYPES:
             raise BadFileError(
                 "too many pieces",
-                f"{name}: its tag {tag} has {count} values, more than the limit of {_MOST_VALUES}",
+                f"{name}: its tag {tag} has {count} values, more than the limit of {_MAX_VALUES}",
             )
-        if tag in _TILE_SIDES and kind in _WIDTH:
-            tile *= struct.unpack_from(f"{order}{_WIDTH[kind]}", data, place + 8)[0]
-    if tile > _MOST_TILE:
+        if tag in _TILE_SIDE_TAGS and kind in _FORMATS:
+            tile_pixels *= struct.unpack_from(f"{order}{_FORMATS[kind]}", data, offset + 8)[0]
+    if tile_pixels > _MAX_TILE:
         raise BadFileError(
             "too many pixels",
-            f"{name}: tiles of {tile} pixels, more than the limit of {_MOST_TILE}",
+            f"{name}: tiles of {tile_pixels} pixels, more than the limit of {_MAX_TILE}",
         )
 
 
 @functools.cache
-def _heif_is_registered() -> bool:
+def _register_heif() -> bool:
+    """Lets Pillow read HEIF; False where pillow-heif is not installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -79,56 +82,56 @@ def _heif_is_registered() -> bool:
 
 
 def check_heif(name: str) -> None:
-    """Lets Pillow read HEIF, where pillow-heif is installed.
+    """Lets Pillow read HEIF.
 
     Raises:
-        BadFileError: It is not.
+        BadFileError: pillow-heif is not installed.
     """
-    if not _heif_is_registered():
+    if not _register_heif():
         raise BadFileError(
             "needs pillow-heif", f"{name}: HEIF needs pillow-heif (pip install 'mmsa[pictures]')"
         )
 
 
-def orientation(image: Image.Image) -> int | None:
-    """How a picture is turned, 1 to 8 as EXIF counts; None where its EXIF cannot be read.
+def read_orientation(image: Image.Image) -> int | None:
+    """Orientation of a picture by its EXIF, 1 to 8; None where the EXIF cannot be read.
 
-    Warnings about EXIF are for the caller to collect.
+    The caller collects warnings about EXIF.
     """
-    found = image.info.get("exif") or b""
-    if len(found) > _MOST_EXIF:
+    exif = image.info.get("exif") or b""
+    if len(exif) > _MAX_EXIF:
         return None
     try:
-        Image.Exif().load(found)  # what Pillow had read before, it keeps silent about
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a plugin of Pillow: damaged EXIF raises many kinds
+        Image.Exif().load(exif)  # Pillow does not repeat warnings about EXIF that it has read
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow's plugins raise many kinds for damaged EXIF
         return None
-    return turn if turn in range(1, 9) else 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def prepare_tiff(image: Image.Image, name: str) -> tuple[int | None, int, bool]:
-    """Makes ready to load a TIFF, which then comes turned.
+    """Prepares a TIFF for loading. Pillow then turns it by its orientation.
 
     Returns:
-        How it is turned, as `orientation`; bits a channel; whether it has further pages.
+        Its orientation, see `read_orientation`; bits a channel; whether it has further pages.
 
     Raises:
-        BadFileError: Its numbers are none of pictures.
+        BadFileError: Its pixels are signed or fractional numbers.
     """
-    if image.mode in ("I", "F"):  # black and white are anywhere
+    if image.mode in ("I", "F"):  # the values of black and white are unknown
         raise BadFileError(
             "cannot be decoded", f"{name}: cannot be decoded (grey of signed or fractional numbers)"
         )
-    pages = bool(getattr(image, "is_animated", False))
+    has_pages = bool(getattr(image, "is_animated", False))
     bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, 8)
-    # Of a picture of one page, Pillow would read all further tables of tags.
+    # Pillow would read all further tables of tags of a picture of one page.
     image.is_animated = True  # type: ignore[attr-defined]
-    return orientation(image), max(bits) if isinstance(bits, tuple) else bits, pages
+    return read_orientation(image), max(bits) if isinstance(bits, tuple) else bits, has_pages
 
 
 def has_frames(image: Image.Image) -> bool:
-    """Whether a picture has more than one frame; a GIF is read on as far as its second."""
+    """Whether a picture has more than one frame. A GIF is read up to its second."""
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # a plugin of Pillow: damage behind the first frame, which is at hand
+    except Exception:  # Pillow's plugins raise many kinds for damage after the first frame
         return False

@@ -1,4 +1,4 @@
-"""Synonyms without a download: a table derived from Princeton WordNet (see WORDNET-LICENSE)."""
+"""Synonyms by a table derived from Princeton WordNet (see WORDNET-LICENSE)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from importlib.resources import files
 
 @functools.cache
 def _table() -> dict[str, str]:
+    """Synonyms by word, separated by commas."""
     packed = files(__package__).joinpath("wordnet.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode("ascii").split("\n")
     return dict(line.split("\t", 1) for line in lines)
 
 
 def synonyms(word: str) -> tuple[str, ...]:
-    """Single-word synonyms over all senses, lower case, sorted; empty for unknown words."""
-    found = _table().get(word.lower())
-    return tuple(found.split(",")) if found else ()
+    """Single-word synonyms of all senses, lower case, sorted; empty for unknown words."""
+    others = _table().get(word.lower())
+    return tuple(others.split(",")) if others else ()
 
 
 @functools.cache

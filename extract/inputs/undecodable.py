@@ -1,4 +1,4 @@
-"""Which pictures cannot be decoded: tried before anything is encoded, so that bad rows can go."""
+"""Search for pictures that cannot be decoded, before anything is encoded."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from mmsa_cache.native.cores import usable_cores
 
 from .decode import LIMITS, decode
 
-_PIECE = 64
-"""Pictures that one thread tries at a time."""
+_CHUNK = 64
+"""Pictures that one thread decodes at a time."""
 
 
 def find_undecodable(samples: Sequence[Sample], advance: Callable[[int], None]) -> list[BadRow]:
-    """Decodes every picture, as small as it can be: damage shows at any size.
+    """Decodes every picture as small as possible: damage shows at any size.
 
     Args:
-        samples: Rows that were read.
-        advance: Called with the number of pictures just tried.
+        samples: The samples to check.
+        advance: Called with the number of pictures just decoded.
 
     Returns:
         The rows whose pictures cannot be used, in order.
     """
-    pieces = [samples[i : i + _PIECE] for i in range(0, len(samples), _PIECE)]
+    chunks = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
     pool = ThreadPoolExecutor(usable_cores())
-    found = []
+    bad_rows = []
     try:
-        for piece, bad in zip(pieces, pool.map(_try, pieces), strict=True):
-            found += bad
-            advance(len(piece))
+        for chunk, bad in zip(chunks, pool.map(_check_chunk, chunks), strict=True):
+            bad_rows += bad
+            advance(len(chunk))
     finally:
         pool.shutdown(cancel_futures=True)
-    return found
+    return bad_rows
 
 
-def _try(samples: Sequence[Sample]) -> list[BadRow]:
-    found = []
+def _check_chunk(samples: Sequence[Sample]) -> list[BadRow]:
+    bad_rows = []
     for sample in samples:
         if sample.image_sha256 == ABSENT:
             continue
@@ -50,6 +50,6 @@ def _try(samples: Sequence[Sample]) -> list[BadRow]:
             fault = Fault(error.reason, error.message)
         else:
             continue
-        # The message names the file, so the line is not needed.
-        found.append(BadRow(sample.guid, 0, (fault,), sample.text_sha256, sample.image_sha256))
-    return found
+        # The message names the file, so no line number is needed.
+        bad_rows.append(BadRow(sample.guid, 0, (fault,), sample.text_sha256, sample.image_sha256))
+    return bad_rows

@@ -20,11 +20,11 @@ from extract.inputs import decode, metadata
 from extract.inputs.decode import (
     Picture,
     PictureLimits,
-    convert_to_rgb,
     fit_square,
     needed_side,
     read_picture,
 )
+from extract.inputs.rgb import convert_to_rgb
 from extract.inputs.strict import Strict
 from mmsa_cache.errors import BadFileError
 from tests.support.pictures import png
@@ -182,11 +182,11 @@ def test_of_a_gif_the_first_frame_is_read() -> None:
 def test_heif_is_read_where_its_package_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     brands = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    metadata._heif_is_registered.cache_clear()
+    metadata._register_heif.cache_clear()
     with pytest.raises(BadFileError, match=r"post\.heic: HEIF .*install 'mmsa\[pictures\]'"):
         read_picture(brands, "post.heic")
     monkeypatch.undo()
-    metadata._heif_is_registered.cache_clear()
+    metadata._register_heif.cache_clear()
     pytest.importorskip("pillow_heif")
     with pytest.raises(BadFileError, match="cannot be decoded"):
         read_picture(brands, "post.heic")
@@ -257,7 +257,7 @@ def test_exif_is_read_up_to_a_megabyte() -> None:
     for size, turn in ((1 << 20, 6), ((1 << 20) + 1, None)):
         image = Image.new("RGB", (9, 9))
         image.info["exif"] = exif(6).ljust(size, b"\0")
-        assert metadata.orientation(image) == turn
+        assert metadata.read_orientation(image) == turn
 
 
 def test_tags_of_a_tiff_may_have_many_bytes_but_few_numbers() -> None:
@@ -398,15 +398,15 @@ def test_of_warnings_those_of_pictures_alone_are_strict() -> None:
             assert heard == [(DeprecationWarning, "/lib/else/where.py", 7)]
             with strict:
                 pass
-            assert warnings.showwarning == strict._hear
+            assert warnings.showwarning == strict._handle
         assert warnings.showwarning is mine
         with strict as odd:
-            assert warnings.showwarning == strict._hear
+            assert warnings.showwarning == strict._handle
             assert odd == []
 
 
 def test_plain_jpegs_do_not_go_through_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "_opened", None)
+    monkeypatch.setattr(decode, "_open", None)
     for data in (
         saved(SMOOTH, "JPEG"),
         saved(SMOOTH, "JPEG", keep_rgb=True),

@@ -12,7 +12,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from extract.encoders import lexicon
 from extract.encoders.lexicon import resolve_lexicon
 from extract.encoders.numbers import NumbersEncoder
-from extract.inputs.english import cut_hashtags, english_share, is_word
+from extract.inputs.english import english_share, is_word, split_hashtags
 
 KEYS = ("neg", "neu", "pos", "compound")
 
@@ -64,7 +64,7 @@ def test_only_the_beginning_of_a_text_is_read(encoder: NumbersEncoder) -> None:
     ],
 )
 def test_hashtags_are_cut_into_the_fewest_words(tags: str, words: str) -> None:
-    assert cut_hashtags(tags) == words
+    assert split_hashtags(tags) == words
 
 
 def test_the_share_of_english_texts() -> None:

@@ -48,12 +48,12 @@ def cutter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 def test_segments_are_words_and_join_to_the_text(cutter: str) -> None:
     for text in (CHINESE, THAI, "a b\t日本語のテキスト e-mail it's", "", "🙂🙂"):
-        assert "".join(segment.segments(text)) == text
-    found = segment.segments(CHINESE)
+        assert "".join(segment.split_segments(text)) == text
+    found = segment.split_segments(CHINESE)
     assert {"http://t.co/house", "@小明", "good"} <= set(found) or "小" in found
     assert ("开心" in found) == (cutter == "jieba")
-    assert segment.segments("วันนี้") == ["วั", "น", "นี้"]  # marks stay on their letters
-    assert segment.segmenter().split()[0] == cutter
+    assert segment.split_segments("วันนี้") == ["วั", "น", "นี้"]  # marks stay on their letters
+    assert segment.segmenter_version().split()[0] == cutter
 
 
 def test_only_texts_without_spaces_change_their_policy(cutter: str) -> None:
