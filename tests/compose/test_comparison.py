@@ -122,7 +122,7 @@ def test_only_settings_that_differ_are_shown(runs: dict[str, RunFolder]) -> None
     assert rows["seed"] == ["47", "48"]
     assert not {"dropout", "folds", "text encoder"} & rows.keys()
     alike = {"one": runs["first"], "two": RunFolder(runs["first"].path)}
-    assert "The runs do not differ in anything that they record." in Page(rendered(alike).html).text
+    assert "The recorded settings of the runs are equal." in Page(rendered(alike).html).text
 
 
 def test_posts_on_which_all_runs_are_sure_come_first(
@@ -138,10 +138,7 @@ def test_posts_on_which_all_runs_are_sure_come_first(
     guids = re.findall(r'<p class="guid"><bdi>(\d+)</bdi>', html)
     assert guids == [str(row) for row in expected[:POSTS]]
     page = Page(html)
-    assert (
-        f"{len(expected)} rows on which not all runs say the same; here the {POSTS} posts"
-        in page.text
-    )
+    assert f"The runs differ on {len(expected)} rows. Here are the {POSTS} posts" in page.text
     assert len(page.named("img")) == POSTS
     top = expected[0]
     card = page.text[page.text.index(f"post {top}") :][:400]
@@ -182,7 +179,7 @@ def test_hostile_names_texts_and_settings_are_shown_as_text(tmp_path: Path) -> N
     assert "<script" not in html
     assert "<i>" not in html
     assert page.text.count(HOSTILE) > 10
-    assert "The runs say the same of every post." in page.text
+    assert "The runs agree on every post." in page.text
 
 
 # --- tables --------------------------------------------------------------------------------------

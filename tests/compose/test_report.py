@@ -264,7 +264,7 @@ def test_only_the_outer_score_is_needed(run: Path) -> None:
     change(run / "config.json", studies=[], settings={"data": {"root": None}})
     page = Page(render(run, {}))
     assert set(page.ids) >= set(SECTIONS)
-    assert "no member was watched from epoch to epoch" in page.text
+    assert "no member was scored by epoch" in page.text
     assert "made before such rows were told apart" in page.text
     assert not {"results-calibration", "results-offset-values", "members"} & set(page.ids)
     assert "Training rows" not in page.text
@@ -337,7 +337,7 @@ def test_rows_with_a_duplicate_in_training_are_told_apart(run: Path) -> None:
         outer_without_duplicates=without,
     )
     html = render(run, {})
-    assert "10 of the 90 outer rows show a post" in Page(html).text
+    assert "10 of the 90 outer rows duplicate a training post" in Page(html).text
     rows = cells(html, "results-duplicates")
     assert rows[0][1] == "All 90 rows"
     assert rows[0][3] == "Without, 80 rows"
@@ -345,7 +345,7 @@ def test_rows_with_a_duplicate_in_training_are_told_apart(run: Path) -> None:
     low, high = map(float, rows[1][4].split("–"))
     assert low < without["accuracy"] < high
     change(run / "metrics.json", duplicates={"rows": 0, "guids": []})
-    assert "None of the 90 outer rows shows a post" in Page(render(run, {})).text
+    assert "None of the 90 outer rows duplicates a training post" in Page(render(run, {})).text
 
 
 def test_recalls_of_two_runs_and_their_difference(run: Path) -> None:
@@ -408,7 +408,7 @@ def test_the_surface_has_a_cell_for_each_pair_or_bins_of_many() -> None:
 
 def test_a_study_is_shown_with_what_it_is_worth_outside(run: Path) -> None:
     page = Page(render(run, {}))
-    assert "5 complete trials, 1 given up early, 1 failed" in page.text
+    assert "5 complete trials, 1 pruned, 1 failed" in page.text
     assert "an optimism gap of +0.030 (−0.010 … +0.070)" in page.text
     assert cells(render(run, {}), "study-1-fusions")[1] == ["encoder", "0.600", "5", "3", "3"]
     (run / "studies.json").unlink()
@@ -420,7 +420,7 @@ def test_a_small_study_says_nothing_of_importance(run: Path) -> None:
     failed = few | {"trials": [{"number": 0, "state": "fail", "score": None}]}
     (run / "studies.json").write_text(json.dumps([few, failed]), encoding="utf-8")
     page = Page(render(run, {}))
-    assert page.text.count("Fewer than ten complete trials say nothing of importance.") == 2
+    assert page.text.count("Importance needs at least ten complete trials.") == 2
     assert page.text.count("No complete trial used the adaptive loss.") == 2
     assert len(page.ids) == len(set(page.ids))
 
@@ -432,7 +432,7 @@ def test_each_word_has_a_picture_of_its_attention(run: Path, posts: dict[str, Ga
     assert len(maps) == 16 * 8
     # Half of the attention on one cell of 16, the rest even: 0.5 · 16 + 0.5.
     assert maps[0]["alt"] == (
-        "Attention of the word “w0”: at most 8.5 times an even share, top left"
+        "Attention of the word “w0”: at most 8.5 times a uniform share, top left"
     )
     assert "4 more even words are not shown" in page.text
     for attrs, bright in ((maps[0], (0, 0)), (maps[7], (1, 3))):
