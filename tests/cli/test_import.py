@@ -20,7 +20,7 @@ import pytest
 from mmsa_cache.compose.imports import source
 from mmsa_cache.compose.imports.features import import_features
 from mmsa_cache.compose.imports.files import ImportRequest
-from mmsa_cache.compose.imports.place import in_order, place
+from mmsa_cache.compose.imports.matching import guids_by_order, match_rows
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.data.table import SampleTable
@@ -140,7 +140,7 @@ def test_it_is_the_one_that_is_meant_where_it_is_the_only_one(
     session = Session(settings_of(cache))
     bank = session.bank("train")
     np.testing.assert_array_equal(bank.text.pooled[:, 0].numpy(), vectors.astype(np.float16))
-    assert session.encoder_encoder_labels()["text"] == "ours"
+    assert session.encoder_labels()["text"] == "ours"
     assert Session(settings_of(cache, **{"text.model": "ours"})).encoder_labels()["text"] == "ours"
 
 
@@ -369,12 +369,12 @@ def test_two_splits_of_one_encoder_have_one_name_of_weights(
 def test_rows_without_names_are_of_the_one_split_of_as_many(work: Path) -> None:
     samples = read_split(split_path(work / "cache", "train"))[1]
     splits = {"train": samples[:5], "test": samples[5:8]}
-    assert in_order(splits, 3) == ("test", samples.guids[5:8])
+    assert guids_by_order(splits, 3) == ("test", samples.guids[5:8])
     with pytest.raises(DataError, match=r"the splits have: train 5, test 3") as caught:
-        in_order(splits, 4)
+        guids_by_order(splits, 4)
     assert caught.value.hint == "Name them with --guids FILE, one a line."
     with pytest.raises(DataError) as caught:
-        in_order({"train": samples[:5], "test": samples[5:10]}, 5)
+        guids_by_order({"train": samples[:5], "test": samples[5:10]}, 5)
     assert caught.value.hint.endswith("or choose with --split.")
 
 
@@ -382,12 +382,12 @@ def test_a_name_in_two_splits_is_one_sample_only_with_one_content(work: Path) ->
     samples = read_split(split_path(work / "cache", "train"))[1]
     other = samples.table.slice(1, 2).set_column(0, "guid", [samples.guids[:2]])
     splits = {"train": samples[:2], "test": SampleTable(other.cast(samples.table.schema))}
-    placed, problems = place(samples.guids[:2], splits, "text")
+    placed, problems = match_rows(samples.guids[:2], splits, "text")
     assert placed.splits == {"train": 2, "test": 2}
     assert [p.partition(": ")[2] for p in problems] == [
         "it is in several splits, with different contents; give --split"
     ] * 2
-    assert place(samples.guids[:2], {"a": samples[:2], "b": samples[:2]}, "text")[1] == []
+    assert match_rows(samples.guids[:2], {"a": samples[:2], "b": samples[:2]}, "text")[1] == []
 
 
 def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract.encoders.tokenizer import tokenize
-from mmsa_cache.compose.imports.arrays import npz_source
+from mmsa_cache.compose.imports.arrays import open_npz
 from mmsa_cache.compose.imports.source import RefusedError
-from mmsa_cache.compose.imports.tables import clip_retrieval_sources, parquet_source
+from mmsa_cache.compose.imports.tables import open_clip_retrieval, open_parquet
 from mmsa_cache.data.files import check_encoding
 from mmsa_cache.errors import DataError, ModelError
 from tests.support.data_folders import mmsa, noise, saved
@@ -49,13 +49,13 @@ def test_one_name_does_not_become_many(tmp_path: Path) -> None:
         tmp_path / "a.parquet", guid=repeated("a" * (40 << 20)), embedding=numbers([[0.0]] * ROWS)
     )
     with pytest.raises(RefusedError, match=r"guid claims 4\d+ bytes in a file of \d+"):
-        parquet_source(path, ROWS)
+        open_parquet(path, ROWS)
     (tmp_path / "img_emb").mkdir()
     (tmp_path / "metadata").mkdir()
     np.save(tmp_path / "img_emb/img_emb_0.npy", np.zeros((ROWS, 2), np.float16))
     write(tmp_path / "metadata/metadata_0.parquet", image_path=repeated("a" * (40 << 20)))
     with pytest.raises(RefusedError, match="image_path claims"):
-        clip_retrieval_sources(tmp_path, "image", ROWS)
+        open_clip_retrieval(tmp_path, "image", ROWS)
 
 
 def test_a_name_too_long_is_not_repeated(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_name_too_long_is_not_repeated(tmp_path: Path) -> None:
         tmp_path / "a.parquet", guid=repeated("a" * (1 << 20)), embedding=numbers([[0.0]] * ROWS)
     )
     with pytest.raises(RefusedError, match="guid: a name is too long"):
-        parquet_source(path, ROWS)
+        open_parquet(path, ROWS)
 
 
 def test_one_row_does_not_hold_what_all_may(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_one_row_does_not_hold_what_all_may(tmp_path: Path) -> None:
         tmp_path / "a.parquet", guid=pa.array([str(i) for i in range(ROWS)]), tokens=tokens
     )
     with pytest.raises(RefusedError, match=r"tokens claims \d+ bytes in a file of"):
-        parquet_source(path, ROWS)
+        open_parquet(path, ROWS)
 
 
 def test_descriptions_are_not_read_whatever_their_length(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_descriptions_are_not_read_whatever_their_length(tmp_path: Path) -> None
         file.seek(1 << 40)
         file.write((2**31 - 1).to_bytes(4, "little") + b"PAR1")
     with pytest.raises(RefusedError, match="its footer claims 2147483647 bytes"):
-        parquet_source(path, ROWS)
+        open_parquet(path, ROWS)
     size, path = 10 << 30, tmp_path / "a.npz"
     with path.open("wb") as file:
         file.truncate(size)
@@ -95,7 +95,7 @@ def test_descriptions_are_not_read_whatever_their_length(tmp_path: Path) -> None
             struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
         )
     with pytest.raises(RefusedError, match=f"it claims a part of {size} bytes"):
-        npz_source(path, ROWS)
+        open_npz(path, ROWS)
 
 
 @pytest.mark.parametrize(

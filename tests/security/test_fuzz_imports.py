@@ -14,7 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmsa_cache.compose.imports.files import ImportRequest, pieces, sources, unlike
+from mmsa_cache.compose.imports.files import (
+    ImportRequest,
+    describe_differences,
+    open_files,
+    read_pieces,
+)
 from mmsa_cache.errors import DataError
 from tests.support.fuzzing import EXAMPLES, Random, mutated, series
 from tests.support.tally import Tally
@@ -33,11 +38,11 @@ class Runs:
 
 def rows_of(path: Path, modality: str = "text") -> None:
     """All that an import reads, before it publishes anything."""
-    found = sources(ImportRequest(modality, "odd", [path]), LIMIT)
-    unlike(found)
+    found = open_files(ImportRequest(modality, "odd", [path]), LIMIT)
+    describe_differences(found)
     for source in found:
         assert source.guids is None or all(isinstance(guid, str) for guid in source.guids)
-    for _, source, rows in pieces(found):
+    for _, source, rows in read_pieces(found):
         assert rows.values.shape[-1] == source.dim
         assert rows.values.dtype.kind == "f"
         float(np.nansum(rows.values.astype(np.float64)[:2]))

@@ -1,7 +1,6 @@
-"""Features in ``.npy`` and ``.npz``: read as streams, so that what headers claim asks for nothing.
+"""Features in ``.npy`` and ``.npz``, read as streams: no memory is allocated for false headers.
 
-Nothing is unpickled. Pieces are read one after the other; a file that ends early, or has more than
-its header says, is refused.
+Nothing is unpickled. A file that ends early, or has more data than its header says, is refused.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from .source import (
     spans,
 )
 
-_MAX_HEADER = 10_000
+_MAX_HEADER_CHARS = 10_000
 """Characters."""
-_MAX_DIRECTORY = 1 << 20
-"""Bytes of the list of arrays in an ``.npz``, of which there are a few."""
+_MAX_DIRECTORY_BYTES = 1 << 20
+"""Bytes of the list of arrays in an ``.npz``, which has few of them."""
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -57,12 +56,12 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy and zipfile raise of a file that was made by somebody else."""
+"""Errors of NumPy and zipfile for invalid files."""
 
 
 @contextlib.contextmanager
-def refused() -> Iterator[None]:
-    """Turns what reading raises into a `RefusedError`."""
+def refuse_unreadable() -> Iterator[None]:
+    """Turns errors of reading into a `RefusedError`."""
     try:
         yield
     except _UNREADABLE as error:
@@ -74,17 +73,19 @@ class ArrayStream:
     """An array in NumPy's format, read from its beginning.
 
     Raises:
-        RefusedError: It is none, or has other bytes than it says.
+        RefusedError: The format is invalid, or the header contradicts the size.
     """
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        with refused():
+        with refuse_unreadable():
             version = np.lib.format.read_magic(file)
             if version not in _HEADERS:
                 raise ValueError(f"version {version} of its format is none of numbers and texts")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of headers that Python 2 wrote
-                shape, fortran, self.dtype = _HEADERS[version](file, max_header_size=_MAX_HEADER)
+                shape, fortran, self.dtype = _HEADERS[version](
+                    file, max_header_size=_MAX_HEADER_CHARS
+                )
             start = file.tell()
         self._file = file
         self.shape: tuple[int, ...] = shape
@@ -101,31 +102,31 @@ class ArrayStream:
             )
 
     def take(self, count: int) -> NDArray[Any]:
-        """The next items along the first axis.
+        """Reads the next items along the first axis.
 
         Raises:
-            RefusedError: It ends before.
+            RefusedError: The file ends before.
         """
-        wanted = math.prod((count, *self.shape[1:])) * self.dtype.itemsize
-        with refused():
-            data = self._file.read(wanted)
-        if len(data) != wanted:
+        size = math.prod((count, *self.shape[1:])) * self.dtype.itemsize
+        with refuse_unreadable():
+            data = self._file.read(size)
+        if len(data) != size:
             raise RefusedError("it ends early")
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 
-def npy_source(path: Path) -> FeatureFile:
-    """An array (rows, dim) or (rows, positions, dim) without names.
+def open_npy(path: Path) -> FeatureFile:
+    """Opens an array (rows, dim) or (rows, positions, dim), whose rows have no names.
 
     Raises:
-        RefusedError: It is none.
+        RefusedError: It cannot be imported.
     """
-    with _opened(path) as stream:
+    with _open_stream(path) as stream:
         shape, dtype = stream.shape, stream.dtype
     check_form(shape, dtype)
 
     def pieces() -> Iterator[Rows]:
-        with _opened(path) as stream:
+        with _open_stream(path) as stream:
             if (stream.shape, stream.dtype) != (shape, dtype):
                 raise RefusedError("it changed meanwhile")
             yield from _equal_pieces(stream)
@@ -134,9 +135,9 @@ def npy_source(path: Path) -> FeatureFile:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[ArrayStream]:
+def _open_stream(path: Path) -> Iterator[ArrayStream]:
     with contextlib.ExitStack() as stack:
-        with refused():
+        with refuse_unreadable():
             file = stack.enter_context(open_regular(path))
             size = os.fstat(file.fileno()).st_size
         yield ArrayStream(file, size)
@@ -149,23 +150,23 @@ def _equal_pieces(stream: ArrayStream) -> Iterator[Rows]:
         yield equal_rows(stream.take(min(step, rows - first)))
 
 
-def npz_source(path: Path, limit: int) -> FeatureFile:
-    """Arrays ``features``, ``guids`` and, where rows have positions, ``offsets`` or ``lengths``.
+def open_npz(path: Path, limit: int) -> FeatureFile:
+    """Opens arrays ``features`` and ``guids``, and ``offsets`` or ``lengths`` of positions.
 
     Args:
         path: The file.
-        limit: More rows cannot belong to the store.
+        limit: Most rows that can belong to the store.
 
     Raises:
         RefusedError: It holds other arrays.
     """
-    with _zip(path) as file:
+    with _open_zip(path) as file:
         names = set(file.namelist())
         if len(names) < len(file.infolist()):
             raise RefusedError("it holds two arrays of one name")
         if "features.npy" not in names:
             raise RefusedError(f"it holds {sorted(names)[:10]}, expected features and guids")
-        with _member(file, "features") as stream:
+        with _open_member(file, "features") as stream:
             shape, dtype = stream.shape, stream.dtype
         check_form(shape, dtype)
         guids = _guids(file, limit) if "guids.npy" in names else None
@@ -176,7 +177,7 @@ def npz_source(path: Path, limit: int) -> FeatureFile:
             raise RefusedError(f"a row has {longest} positions: too many for features")
 
     def pieces() -> Iterator[Rows]:
-        with _zip(path) as file, _member(file, "features") as stream:
+        with _open_zip(path) as file, _open_member(file, "features") as stream:
             if (stream.shape, stream.dtype) != (shape, dtype):
                 raise RefusedError("it changed meanwhile")
             if offsets is None:
@@ -194,19 +195,19 @@ def npz_source(path: Path, limit: int) -> FeatureFile:
 
 
 @contextlib.contextmanager
-def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     with contextlib.ExitStack() as stack:
-        with refused():
-            plain = stack.enter_context(_Bounded(open_regular(path).detach()))
+        with refuse_unreadable():
+            plain = stack.enter_context(_BoundedReader(open_regular(path).detach()))
             file = stack.enter_context(zipfile.ZipFile(plain))
         plain.most = MAX_ROW_BYTES
         yield file
 
 
-class _Bounded(io.BufferedReader):
-    """A file that gives no more at once than its reader may ask for."""
+class _BoundedReader(io.BufferedReader):
+    """A file that limits the size of a single read."""
 
-    most = _MAX_DIRECTORY
+    most = _MAX_DIRECTORY_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size > self.most:
@@ -215,11 +216,11 @@ class _Bounded(io.BufferedReader):
 
 
 @contextlib.contextmanager
-def _member(file: zipfile.ZipFile, name: str) -> Iterator[ArrayStream]:
+def _open_member(file: zipfile.ZipFile, name: str) -> Iterator[ArrayStream]:
     with contextlib.ExitStack() as stack:
-        with refused():
+        with refuse_unreadable():
             info = file.getinfo(f"{name}.npy")
-            # Others are unpacked whole, whatever they grow to.
+            # Other methods unpack the whole member, whatever its size.
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{name} is compressed in another way than NumPy does it")
             member = stack.enter_context(file.open(info))
@@ -230,40 +231,40 @@ def _member(file: zipfile.ZipFile, name: str) -> Iterator[ArrayStream]:
 
 
 def _guids(file: zipfile.ZipFile, limit: int) -> list[str]:
-    with _member(file, "guids") as stream:
+    with _open_member(file, "guids") as stream:
         if len(stream.shape) != 1 or stream.dtype.kind not in "USiu":
             raise RefusedError(f"it is {stream.shape} {stream.dtype}, expected are names")
         if stream.shape[0] > limit:
             raise RefusedError(f"it has {stream.shape[0]} names, the store's splits have {limit}")
         if stream.dtype.itemsize > 4 * MAX_GUID_BYTES:
             raise RefusedError("its names are too long")
-        with refused():
-            found = stream.take(stream.shape[0])
-            if found.dtype.kind == "U":  # NumPy takes any numbers for characters
-                found.astype(found.dtype.newbyteorder("<")).tobytes().decode("utf-32-le")
-            return [v.decode() if isinstance(v, bytes) else str(v) for v in found.tolist()]
+        with refuse_unreadable():
+            names = stream.take(stream.shape[0])
+            if names.dtype.kind == "U":  # raises for numbers that are no characters
+                names.astype(names.dtype.newbyteorder("<")).tobytes().decode("utf-32-le")
+            return [v.decode() if isinstance(v, bytes) else str(v) for v in names.tolist()]
 
 
 def _offsets(
     file: zipfile.ZipFile, names: set[str], shape: tuple[int, ...], limit: int
 ) -> NDArray[np.int64] | None:
-    """Positions before each row, (rows + 1,); None where features say it by their shape."""
+    """Positions before each row, (rows + 1,); None without ``offsets`` and ``lengths``."""
     name = next((name for name in ("offsets", "lengths") if f"{name}.npy" in names), None)
     if name is None:
         return None
-    with _member(file, name) as stream:
+    with _open_member(file, name) as stream:
         if len(stream.shape) != 1 or stream.dtype.kind not in "iu" or not stream.shape[0]:
             raise RefusedError(f"it is {stream.shape} {stream.dtype}, expected are whole numbers")
         if stream.shape[0] > limit + 1:
             raise RefusedError(f"it has {stream.shape[0]} rows, the store's splits have {limit}")
-        found = stream.take(stream.shape[0])
+        values = stream.take(stream.shape[0])
     if len(shape) != 2:
         raise RefusedError(f"features are {shape}, with {name} they are (positions, dim)")
-    # Compared before they are added up: sums of huge numbers wrap around.
-    if (found > shape[0]).any() or (found < 0).any():
+    # Checked before they are added up: sums of huge numbers overflow.
+    if (values > shape[0]).any() or (values < 0).any():
         raise RefusedError(f"{name}: they leave the {shape[0]} positions of features")
-    found = found.astype(np.int64)
-    offsets = np.cumsum([0, *found], dtype=np.int64) if name == "lengths" else found
+    values = values.astype(np.int64)
+    offsets = np.cumsum([0, *values], dtype=np.int64) if name == "lengths" else values
     if offsets[0] != 0 or offsets[-1] != shape[0] or (np.diff(offsets) < 0).any():
         raise RefusedError(f"{name}: they do not divide the {shape[0]} positions of features")
     if len(offsets) < 2:

@@ -1,6 +1,6 @@
-"""``mmsa cache import``: features that somebody else computed become features of the store.
+"""``mmsa cache import``: adds features of other programs to the store.
 
-Files are read twice, piece by piece: everything is checked before anything is published.
+Files are read twice, piece by piece: all of them are checked before anything is written.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmsa_cache.compose.extraction.reading import Split, read_splits
 from mmsa_cache.compose.session.completion import use_stored_data_settings
@@ -22,12 +25,20 @@ from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS, check_split, u
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
+from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.writer import FeatureWriter
 
-from .files import HINT, ImportRequest, guids, pieces, sources, unlike
-from .place import Placed, place
+from .files import (
+    HINT,
+    ImportRequest,
+    describe_differences,
+    list_guids,
+    open_files,
+    read_pieces,
+)
+from .matching import MatchedRows, match_rows
 from .source import FeatureFile
-from .values import Twins, faults, make_shard
+from .values import DuplicateCheck, find_faults, make_shard
 
 _NAME = r"\w[\w.+@:/-]{0,199}"
 Splits = Mapping[str, Split]
@@ -35,7 +46,7 @@ Splits = Mapping[str, Split]
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The outcome."""
+    """The result of an import."""
 
     modality: str
     encoder: str
@@ -45,7 +56,7 @@ class Imported:
     rows_new: int
     """Rows that were not in the store."""
     rows_shared: int
-    """Rows whose content another row has."""
+    """Rows with the content of an earlier row."""
     splits: dict[str, int]
     """Rows of each split."""
     dim: int
@@ -54,58 +65,70 @@ class Imported:
 
 
 def import_features(settings: Settings, request: ImportRequest) -> Imported:
-    """Imports files, or nothing of them.
+    """Imports all files, or none if there is a problem.
 
     Raises:
-        SettingsError: The request is none.
+        SettingsError: The request is invalid.
         DataError: With every problem of the files at once.
         DiskError: Something cannot be written; what is sealed stays, the same command resumes.
         MmsaError: As reading the data raises.
     """
     _check_request(request)
     store = Store(settings.cache.dir)
-    told = use_stored_data_settings(
-        settings, store, PathPolicy(settings, store.root), extracting=True
-    )
-    splits, is_new = _splits(told, store, request.split)
+    policy = PathPolicy(settings, store.root)
+    completed = use_stored_data_settings(settings, store, policy, extracting=True)
+    splits, is_new = _splits(completed, store, request.split)
     tables = {name: split.samples for name, split in splits.items()}
-    found = sources(request, sum(map(len, tables.values())))
-    placed, problems = place(guids(request, found, tables), tables, request.modality)
-    problems += unlike(found)
-    is_first, content = placed.twins
-    twins = Twins(content)
-    problems += _faults(found, placed, twins)
+    files = open_files(request, sum(map(len, tables.values())))
+    matched, problems = match_rows(list_guids(request, files, tables), tables, request.modality)
+    problems += describe_differences(files)
+    is_first, content = matched.group_by_content()
+    duplicates = DuplicateCheck(content)
+    problems += _check_values(files, matched, duplicates)
     if problems:
         raise DataError(f"{len(problems)} problem(s) with the features to import.", HINT, problems)
-    encoder = _encoder(settings, request, found, placed)
-    _say_alike(store, encoder)
+    encoder = _encoder(settings, request, files, matched)
+    _note_same_name(store, encoder)
     if is_new:
         for split in splits.values():
             split.write(store.root)
-    writer, new = FeatureWriter(store.root, encoder), 0
+    writer = FeatureWriter(store.root, encoder)
     with writer.claim(lambda: say("Another process is writing these features; waiting.")):
-        with progress(f"importing {request.name}", len(placed.keys), "rows") as advance:
-            for start, source, rows in pieces(found):
-                end = start + len(rows)
-                shard = make_shard(rows, placed.keys[start:end], tokens=source.tokens)
-                kept = is_first[start:end].nonzero()[0]
-                if len(kept):
-                    new += writer.publish(shard if len(kept) == len(rows) else shard.take(kept))
-                advance(len(rows), "")
+        new = _write_rows(writer, files, matched.keys, is_first, f"importing {request.name}")
         writer.finish()
-    _say_outcome(splits, placed, twins, int(is_first.sum()) - new)
+    _report(splits, matched, duplicates, int(is_first.sum()) - new)
     return Imported(
         request.modality,
         encoder.identity.label,
         str(writer.folder),
-        len(placed.keys),
+        len(matched.keys),
         new,
         int((~is_first).sum()),
-        placed.splits,
-        found[0].dim,
-        found[0].tokens,
+        matched.splits,
+        files[0].dim,
+        files[0].tokens,
         writer.bytes,
     )
+
+
+def _write_rows(
+    writer: FeatureWriter,
+    files: Sequence[FeatureFile],
+    keys: Keys,
+    is_first: NDArray[np.bool_],
+    title: str,
+) -> int:
+    """Writes the first row of each content; returns how many the store did not have."""
+    new = 0
+    with progress(title, len(keys), "rows") as advance:
+        for start, file, rows in read_pieces(files):
+            end = start + len(rows)
+            shard = make_shard(rows, keys[start:end], tokens=file.tokens)
+            selected = is_first[start:end].nonzero()[0]
+            if len(selected):
+                new += writer.publish(shard if len(selected) == len(rows) else shard.take(selected))
+            advance(len(rows), "")
+    return new
 
 
 def _check_request(request: ImportRequest) -> None:
@@ -121,41 +144,43 @@ def _check_request(request: ImportRequest) -> None:
 
 
 def _splits(settings: Settings, store: Store, split: str) -> tuple[Splits, bool]:
-    """The splits that rows may belong to, and whether the store does not have them yet."""
+    """The splits that rows may belong to, and whether they are new to the store."""
     names = SPLITS if split == ALL else (split,)
-    stored = {name: Split(*found) for name in names if (found := store.split(name)) is not None}
+    stored = {name: Split(*of) for name in names if (of := store.split(name)) is not None}
     if stored:
         return stored, False
-    return {found.about.split: found for found in read_splits(settings, store, split)}, True
+    return {new.about.split: new for new in read_splits(settings, store, split)}, True
 
 
-def _faults(sources: Sequence[FeatureFile], placed: Placed, twins: Twins) -> list[str]:
-    """Every row that cannot be features; looks at equal contents too."""
+def _check_values(
+    files: Sequence[FeatureFile], matched: MatchedRows, duplicates: DuplicateCheck
+) -> list[str]:
+    """Reads all rows: returns the problems of their values, and counts duplicates."""
     problems = []
-    with progress("checking", len(placed.guids), "rows") as advance:
-        for start, source, rows in pieces(sources):
+    with progress("checking", len(matched.guids), "rows") as advance:
+        for start, file, rows in read_pieces(files):
             problems += [
-                f"{source.path}: guid {placed.guids[start + row]}: {fault}"
-                for row, fault in faults(rows)
+                f"{file.path}: guid {matched.guids[start + row]}: {fault}"
+                for row, fault in find_faults(rows)
             ]
-            twins.look(start, rows)
+            duplicates.add(start, rows)
             advance(len(rows), "")
     return problems
 
 
 def _encoder(
-    settings: Settings, request: ImportRequest, sources: Sequence[FeatureFile], placed: Placed
+    settings: Settings, request: ImportRequest, files: Sequence[FeatureFile], matched: MatchedRows
 ) -> StoredEncoder:
-    """The record of the encoder; later commands find it by the model of its modality."""
-    tokens = "keep" if sources[0].tokens else "none"
+    """The record of the encoder, which later commands find by the model of its modality."""
+    tokens = "keep" if files[0].tokens else "none"
     fields: Fields = {
         "modality": request.modality,
         "encoder": request.name,
         "imported": True,
-        "weights": request.weights or _hash(sources, placed),
-        "dim": sources[0].dim,
+        "weights": request.weights or _hash(files, matched),
+        "dim": files[0].dim,
         "tokens": tokens,
-        "compute": str(sources[0].dtype),
+        "compute": str(files[0].dtype),
         "device": "imported",
     }
     told: Fields = {
@@ -167,37 +192,39 @@ def _encoder(
     return StoredEncoder.of(EncoderIdentity.of_fields(fields), (DEFAULT_ENCODER,), told)
 
 
-def _hash(sources: Sequence[FeatureFile], placed: Placed) -> str:
-    """sha256 of the files, and of which rows they are."""
+def _hash(files: Sequence[FeatureFile], matched: MatchedRows) -> str:
+    """sha256 of the files and of the keys of their rows."""
     total = hashlib.sha256()
-    for path in dict.fromkeys(source.path for source in sources):
+    for path in dict.fromkeys(file.path for file in files):
         total.update(bytes.fromhex(file_sha256(path)))
-    total.update(placed.keys.tobytes())
+    total.update(matched.keys.tobytes())
     return f"sha256:{total.hexdigest()}"
 
 
-def _say_alike(store: Store, encoder: StoredEncoder) -> None:
-    """Says that the store has others of this name: rows of two splits need one encoder."""
+def _note_same_name(store: Store, encoder: StoredEncoder) -> None:
+    """Tells the user of other imported encoders of this name: all splits need the same one."""
     own = encoder.identity
-    alike = [e.identity for e in store.encoders(own.modality) if e.identity.name == own.name]
-    if any(other.imported and other != own for other in alike):
+    same_name = [e.identity for e in store.encoders(own.modality) if e.identity.name == own.name]
+    if any(other.imported and other != own for other in same_name):
         say(
             f"Note: the store holds other {own.modality} features of {own.name}. If both are of "
             "the same encoder, import them with the same --weights-name."
         )
 
 
-def _say_outcome(splits: Splits, placed: Placed, twins: Twins, there: int) -> None:
-    """Says what a reader must know of what became of the rows."""
-    if there:
-        say(f"{there} rows were in the store, and stay as they are.")
-    if twins.differing:
+def _report(
+    splits: Splits, matched: MatchedRows, duplicates: DuplicateCheck, in_store: int
+) -> None:
+    """Tells the user about rows that were not written, and splits without rows or copies."""
+    if in_store:
+        say(f"{in_store} rows were in the store, and stay as they are.")
+    if duplicates.differing:
         say(
-            f"Note: {twins.differing} rows have the same content as an earlier row, but other "
+            f"Note: {duplicates.differing} rows have the same content as an earlier row, but other "
             "features; the first ones count."
         )
     for name, split in splits.items():
-        if name not in placed.splits:
+        if name not in matched.splits:
             say(f"No row is of the split {name}.")
         elif any(split.about.copies.values()):
             say(

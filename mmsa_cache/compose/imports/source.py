@@ -1,4 +1,4 @@
-"""Rows of features in a file of somebody else, read piece by piece."""
+"""Rows of features in a file of another program, read piece by piece."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from mmsa_cache.features.batch import MAX_DIM
 
 PIECE_BYTES = 16 << 20
-"""Bytes that are read at once, unless a row has more."""
+"""Bytes that are read at once, unless a single row has more."""
 MAX_ROW_BYTES = 256 << 20
 MAX_GUID_BYTES = 4096
 
 
 class RefusedError(Exception):
-    """A file is not what it must be; the message says why."""
+    """A file cannot be imported; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Rows:
     offsets: NDArray[np.int64]
     """(rows + 1,): row r is ``values[offsets[r]:offsets[r + 1]]``"""
     bad: dict[int, str] = field(default_factory=dict)
-    """Row of these → why it has no values."""
+    """Index of a row → why it has no values."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -40,29 +40,29 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class FeatureFile:
-    """A file of features, or a part of one."""
+    """A file of features."""
 
     path: Path
     rows: int
     dim: int
     tokens: bool
-    """Whether a row has positions; else it is one vector."""
+    """Whether a row has several positions; else it is one vector."""
     dtype: np.dtype[Any]
     guids: list[str] | None
-    """Names of its rows, where it has them."""
+    """Names of its rows, if it has names."""
     pieces: Callable[[], Iterator[Rows]]
-    """Reads it from its beginning; raises `RefusedError`."""
+    """Reads the file from its beginning; raises `RefusedError`."""
 
 
 def check_form(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuses what cannot be features, before any of it is read.
+    """Checks the shape and the type of features, before they are read.
 
     Args:
-        shape: Of all rows, or of all positions.
-        dtype: As stored.
+        shape: Shape of all rows, or of all positions.
+        dtype: Type in the file.
 
     Raises:
-        RefusedError: It cannot.
+        RefusedError: They cannot be features.
     """
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise RefusedError(f"its dtype is {dtype}, expected are float16, float32 or float64")
@@ -77,19 +77,19 @@ def check_form(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 
 
 def rows_at_once(row_bytes: int) -> int:
-    """How many rows of a size make a piece."""
+    """The number of rows of a size in a piece."""
     return max(1, PIECE_BYTES // row_bytes)
 
 
 def equal_rows(values: NDArray[Any]) -> Rows:
-    """Rows of equally many positions, of an array (rows, dim) or (rows, positions, dim)."""
+    """Rows with the same number of positions: an array (rows, dim) or (rows, positions, dim)."""
     each = 1 if values.ndim == 2 else values.shape[1]
     offsets = np.arange(len(values) + 1, dtype=np.int64) * each
     return Rows(values.reshape(-1, values.shape[-1]), offsets)
 
 
 def spans(offsets: NDArray[np.int64], position_bytes: int) -> Iterator[tuple[int, int]]:
-    """Cuts rows into pieces: (first row, row behind the last).
+    """Divides rows into pieces; yields the first row of each and the row after its last.
 
     Args:
         offsets: Positions before each row, (rows + 1,).

@@ -20,7 +20,7 @@ from mmsa_cache.data.containers.chunks import Chunk, chunks
 from mmsa_cache.files.untrusted import open_regular, read_at
 from mmsa_cache.names import join_names
 
-from .arrays import npy_source
+from .arrays import open_npy
 from .source import (
     MAX_GUID_BYTES,
     MAX_ROW_BYTES,
@@ -35,36 +35,41 @@ from .source import (
 
 EMBEDDING, TOKENS, GUID = "embedding", "tokens", "guid"
 _BUFFER = 1 << 20
-_MAX_FOOTER = 16 << 20
-_MOST_OF_A_BYTE = 32
-"""Bytes that one byte of a file may become."""
+_MAX_FOOTER_BYTES = 16 << 20
+_MAX_EXPANSION = 32
+"""Most bytes that one byte of a file may unpack to."""
 _FLOATS = {pa.float16(): np.float16, pa.float32(): np.float32, pa.float64(): np.float64}
 _FOLDERS = {"image": "img_emb", "text": "text_emb"}
-"""Of clip-retrieval, by modality."""
+"""Folders of clip-retrieval by modality."""
 _NAMES = ("image_path", "key")
 """Columns of its metadata that name a row."""
 
 
 @contextlib.contextmanager
-def _table(path: Path, limit: int, *names: str) -> Iterator[tuple[pq.ParquetFile, list[Chunk]]]:
-    """Opens a Parquet file of at most so many rows, none of it being read yet; and its chunks.
+def _open_table(
+    path: Path, limit: int, *names: str
+) -> Iterator[tuple[pq.ParquetFile, list[Chunk]]]:
+    """Opens a Parquet file without reading rows.
 
     Args:
         path: The file.
         limit: Most rows.
-        names: Columns of names; each different one is decoded once.
+        names: Columns of names, of which each different name is decoded once.
+
+    Yields:
+        The file, and its column chunks.
     """
     try:
         if not path.is_file():
             raise RefusedError("it cannot be read: there is no such file")
         with contextlib.ExitStack() as stack:
             plain = stack.enter_context(open_regular(path))
-            about, parts = _description(plain)
-            columns = {about.schema.column(i).path for i in range(about.num_columns)}
+            metadata, parts = _read_metadata(plain)
+            columns = {metadata.schema.column(i).path for i in range(metadata.num_columns)}
             file = stack.enter_context(
                 pq.ParquetFile(
                     plain,
-                    metadata=about,
+                    metadata=metadata,
                     read_dictionary=columns & {*names},
                     pre_buffer=False,
                     buffer_size=_BUFFER,
@@ -80,84 +85,84 @@ def _table(path: Path, limit: int, *names: str) -> Iterator[tuple[pq.ParquetFile
         raise RefusedError(f"it cannot be read: {reason}") from error
 
 
-def _description(file: BufferedReader) -> tuple[pq.FileMetaData, list[Chunk]]:
-    """How a file describes itself, no longer than descriptions are."""
+def _read_metadata(file: BufferedReader) -> tuple[pq.FileMetaData, list[Chunk]]:
+    """The metadata of a file and its column chunks; refuses an oversized footer."""
     size = file.seek(0, os.SEEK_END)
     file.seek(-min(8, size), os.SEEK_END)
     length = int.from_bytes(file.read(4), "little")
-    if length > _MAX_FOOTER:
+    if length > _MAX_FOOTER_BYTES:
         raise ValueError(f"its footer claims {length} bytes")
-    about = pq.read_metadata(file)
-    groups = chunks(lambda count, at: read_at(file.fileno(), count, at), size, about)
-    return about, [chunk for group in groups for chunk in group]
+    metadata = pq.read_metadata(file)
+    groups = chunks(lambda count, at: read_at(file.fileno(), count, at), size, metadata)
+    return metadata, [chunk for group in groups for chunk in group]
 
 
 def _check_claim(column: str, claimed: int, path: Path) -> None:
-    """Refuses what compression and dictionaries make of a few bytes."""
+    """Refuses a column that would unpack to far more bytes than the file has."""
     size = path.stat().st_size
-    if claimed > _MOST_OF_A_BYTE * size + PIECE_BYTES:
+    if claimed > _MAX_EXPANSION * size + PIECE_BYTES:
         raise RefusedError(f"{column} claims {claimed} bytes in a file of {size}")
 
 
-def parquet_source(path: Path, limit: int, column: str | None = None) -> FeatureFile:
-    """Columns ``guid`` and ``embedding`` or, where rows have positions, ``tokens``.
+def open_parquet(path: Path, limit: int, column: str | None = None) -> FeatureFile:
+    """Opens columns ``guid`` and ``embedding`` or, where rows have positions, ``tokens``.
 
     Args:
         path: The file.
-        limit: More rows cannot belong to the store.
-        column: Holds the names in place of ``guid``.
+        limit: Most rows that can belong to the store.
+        column: Column of the names, instead of ``guid``.
 
     Raises:
         RefusedError: It has other columns.
     """
     column = column or GUID
-    with _table(path, limit, column) as (file, parts):
+    with _open_table(path, limit, column) as (file, parts):
         schema, rows = file.schema_arrow, file.metadata.num_rows
         values = TOKENS if TOKENS in schema.names else EMBEDDING
         if values not in schema.names:
             raise RefusedError(
                 f"its columns are {', '.join(schema.names[:20])}; expected is {EMBEDDING}"
             )
-        dtype, depth = _leaf(_type(schema, values))
+        dtype, depth = _list_type(_column_type(schema, values))
         if dtype is None or depth != (2 if values == TOKENS else 1):
             kind = "lists of lists" if values == TOKENS else "lists"
             raise RefusedError(
-                f"{values} is {_type(schema, values)}, expected are {kind} of floats"
+                f"{values} is {_column_type(schema, values)}, expected are {kind} of floats"
             )
-        count = sum(chunk.values for chunk in _of(parts, values))
+        count = sum(chunk.values for chunk in _chunks_of(parts, values))
         _check_claim(values, count * dtype.itemsize, path)
         each = max(1, -(-count // rows))
-        guids = _names(file, parts, column, path)
-        dim = _dim(file, values)
+        guids = _read_names(file, parts, column, path)
+        dim = _read_dim(file, values)
     check_form((rows, dim), dtype)
-    if values == EMBEDDING and count > 2 * rows * dim:  # of which few bytes could claim many
+    if values == EMBEDDING and count > 2 * rows * dim:  # the metadata may lie
         raise RefusedError(f"{values} claims {count} numbers in {rows} rows of {dim}")
     if each * dtype.itemsize > MAX_ROW_BYTES:
         raise RefusedError(f"{values} claims {count} numbers in {rows} rows: too many")
     step = rows_at_once(each * dtype.itemsize)
 
     def pieces() -> Iterator[Rows]:
-        with _table(path, limit, column) as (file, _):
+        with _open_table(path, limit, column) as (file, _):
             for batch in file.iter_batches(step, columns=[values], use_threads=False):
-                yield _rows_of(batch.column(0), dim, tokens=values == TOKENS)
+                yield _to_rows(batch.column(0), dim, tokens=values == TOKENS)
 
     return FeatureFile(path, rows, dim, values == TOKENS, dtype, guids, pieces)
 
 
-def _type(schema: pa.Schema, name: str) -> pa.DataType:
-    """Type of a column."""
+def _column_type(schema: pa.Schema, name: str) -> pa.DataType:
+    """The type of a column."""
     if schema.names.count(name) > 1:
         raise RefusedError(f"several columns are called {name}")
     return schema.field(name).type
 
 
-def _leaf(kind: pa.DataType) -> tuple[np.dtype[Any] | None, int]:
-    """Type of the numbers within lists, None where there are none, and depth of the lists."""
+def _list_type(kind: pa.DataType) -> tuple[np.dtype[Any] | None, int]:
+    """The float type inside lists, None for other types, and the depth of the lists."""
     depth = 0
     while _is_list(kind):
         kind, depth = kind.value_type, depth + 1
-    found = _FLOATS.get(kind)
-    return (None if found is None else np.dtype(found)), depth
+    dtype = _FLOATS.get(kind)
+    return (None if dtype is None else np.dtype(dtype)), depth
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -165,41 +170,41 @@ def _is_list(kind: pa.DataType) -> bool:
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _of(parts: Sequence[Chunk], name: str) -> list[Chunk]:
-    """The chunks of a column, as the file describes them."""
+def _chunks_of(parts: Sequence[Chunk], name: str) -> list[Chunk]:
+    """The chunks of a column."""
     return [chunk for chunk in parts if f"{chunk.path}.".startswith(f"{name}.")]
 
 
-def _names(file: pq.ParquetFile, parts: Sequence[Chunk], column: str, path: Path) -> list[str]:
-    """A column of names."""
+def _read_names(file: pq.ParquetFile, parts: Sequence[Chunk], column: str, path: Path) -> list[str]:
+    """Reads a column of names."""
     if column not in file.schema_arrow.names:
         raise RefusedError(
             f"it has no column {column}, but {join_names(file.schema_arrow.names)}; "
             "name one with --guid-column"
         )
-    kind = _type(file.schema_arrow, column)
+    kind = _column_type(file.schema_arrow, column)
     types = pa.types
     if types.is_dictionary(kind):
         kind = kind.value_type
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
         raise RefusedError(f"{column} is {kind}, expected are names")
-    claimed = sum(chunk.unpacked for chunk in _of(parts, column))
+    claimed = sum(chunk.unpacked for chunk in _chunks_of(parts, column))
     _check_claim(column, claimed, path)
-    found: list[str] = []
+    names: list[str] = []
     for batch in file.iter_batches(4096, columns=[column], use_threads=False):
-        names = batch.column(0)
-        if names.null_count:
+        values = batch.column(0)
+        if values.null_count:
             raise RefusedError(f"{column} lacks names")
-        different = names.dictionary if types.is_dictionary(names.type) else names
-        lengths = pc.binary_length(different.cast(pa.large_string()))
+        distinct = values.dictionary if types.is_dictionary(values.type) else values
+        lengths = pc.binary_length(distinct.cast(pa.large_string()))
         if (pc.max(lengths).as_py() or 0) > MAX_GUID_BYTES:
             raise RefusedError(f"{column}: a name is too long")
-        found += names.cast(pa.large_string()).to_pylist()
-    return found
+        names += values.cast(pa.large_string()).to_pylist()
+    return names
 
 
-def _dim(file: pq.ParquetFile, values: str) -> int:
-    """Features of the first vector that there is."""
+def _read_dim(file: pq.ParquetFile, values: str) -> int:
+    """Number of features of the first vector that is not empty."""
     for batch in file.iter_batches(1, columns=[values], use_threads=False):
         vector = batch.column(0)
         if values == TOKENS:
@@ -210,21 +215,21 @@ def _dim(file: pq.ParquetFile, values: str) -> int:
     raise RefusedError(f"{values} has no features at all")
 
 
-def _rows_of(column: pa.Array, dim: int, *, tokens: bool) -> Rows:
-    """Rows of lists of numbers; those that do not fit are named, and are one position of zeros."""
+def _to_rows(column: pa.Array, dim: int, *, tokens: bool) -> Rows:
+    """Converts lists of numbers; rows of another form are listed as bad and hold a zero vector."""
     if not tokens and not column.null_count:
         lengths = pc.list_value_length(column)
         if pc.all(pc.equal(lengths, dim)).as_py():
             return equal_rows(_numbers(column).reshape(-1, dim))
-    dtype = _leaf(column.type)[0]
+    dtype = _list_type(column.type)[0]
     bad: dict[int, str] = {}
     parts: list[np.ndarray] = []
     for row in range(len(column)):
-        found = column[row]
-        vectors = found.values if tokens and found.is_valid else column.slice(row, 1)
+        value = column[row]
+        vectors = value.values if tokens and value.is_valid else column.slice(row, 1)
         lengths = pc.fill_null(pc.list_value_length(vectors), 0)
         wrong = [length for length in pc.unique(lengths).to_pylist() if length != dim]
-        if not found.is_valid or not len(vectors):
+        if not value.is_valid or not len(vectors):
             bad[row] = "it has no features"
         elif wrong:
             bad[row] = f"it has {wrong[0]} features, the first row has {dim}"
@@ -237,23 +242,23 @@ def _rows_of(column: pa.Array, dim: int, *, tokens: bool) -> Rows:
 
 
 def _numbers(lists: pa.Array) -> np.ndarray:
-    """The numbers in lists, back to back; missing ones are NaN."""
+    """The concatenated numbers of lists; missing ones are NaN."""
     return np.asarray(lists.flatten().to_numpy(zero_copy_only=False))
 
 
-def clip_retrieval_sources(
+def open_clip_retrieval(
     folder: Path, modality: str, limit: int, column: str | None = None
 ) -> list[FeatureFile]:
-    """What ``clip-retrieval inference`` writes: ``img_emb``, ``text_emb`` and ``metadata``.
+    """Opens the output of ``clip-retrieval inference``: ``img_emb``, ``text_emb``, ``metadata``.
 
     Args:
-        folder: Its output folder.
+        folder: The output folder.
         modality: Which of the embeddings.
-        limit: More rows cannot belong to the store.
-        column: Of the metadata, holds the names; default: the stem of ``image_path``, or ``key``.
+        limit: Most rows that can belong to the store.
+        column: Metadata column of the names; default: the stem of ``image_path``, or ``key``.
 
     Raises:
-        RefusedError: It is no such folder.
+        RefusedError: The folder holds other files.
     """
     name = _FOLDERS[modality]
     arrays = _numbered(folder / name, f"{name}_", ".npy")
@@ -265,9 +270,9 @@ def clip_retrieval_sources(
         )
     sources = []
     for number in sorted(arrays, key=int):
-        source = npy_source(arrays[number])
+        source = open_npy(arrays[number])
         try:
-            guids = _metadata_names(tables[number], limit, column)
+            guids = _read_metadata_names(tables[number], limit, column)
         except RefusedError as error:
             raise RefusedError(f"metadata/{tables[number].name}: {error}") from error
         if len(guids) != source.rows:
@@ -284,9 +289,9 @@ def _numbered(folder: Path, start: str, end: str) -> dict[str, Path]:
     return {match[1]: path for path in names if (match := pattern.fullmatch(path.name))}
 
 
-def _metadata_names(path: Path, limit: int, column: str | None) -> list[str]:
-    chosen: Sequence[str] = (column,) if column else _NAMES
-    with _table(path, limit, *chosen) as (file, parts):
-        found = next((name for name in chosen if name in file.schema_arrow.names), chosen[0])
-        names = _names(file, parts, found, path)
-    return [PurePosixPath(name).stem for name in names] if found == "image_path" else names
+def _read_metadata_names(path: Path, limit: int, column: str | None) -> list[str]:
+    columns: Sequence[str] = (column,) if column else _NAMES
+    with _open_table(path, limit, *columns) as (file, parts):
+        used = next((name for name in columns if name in file.schema_arrow.names), columns[0])
+        names = _read_names(file, parts, used, path)
+    return [PurePosixPath(name).stem for name in names] if used == "image_path" else names

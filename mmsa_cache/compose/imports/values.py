@@ -18,29 +18,29 @@ POOL = "mean"
 _LARGEST = float(np.finfo(FEATURE_DTYPE).max)
 
 
-def faults(rows: Rows) -> Iterator[tuple[int, str]]:
-    """Rows of a piece that cannot be features, and why; one fault a row is named."""
+def find_faults(rows: Rows) -> Iterator[tuple[int, str]]:
+    """Yields the rows of a piece that cannot be features, with the first fault of each."""
     yield from rows.bad.items()
     for row in np.flatnonzero(np.diff(rows.offsets) == 0).tolist():
         yield row, "it has no positions"
-    wrong = np.flatnonzero(~(np.abs(rows.values) <= _LARGEST).all(1))
-    owners = np.searchsorted(rows.offsets, wrong, side="right") - 1
+    positions = np.flatnonzero(~(np.abs(rows.values) <= _LARGEST).all(1))
+    owners = np.searchsorted(rows.offsets, positions, side="right") - 1
     for row, first in zip(*np.unique(owners, return_index=True), strict=True):
-        vector = rows.values[wrong[first]]
-        place = int(np.flatnonzero(~(np.abs(vector) <= _LARGEST))[0])
-        yield int(row), _fault(float(vector[place]), place)
+        vector = rows.values[positions[first]]
+        index = int(np.flatnonzero(~(np.abs(vector) <= _LARGEST))[0])
+        yield int(row), _describe_fault(float(vector[index]), index)
 
 
-def _fault(value: float, place: int) -> str:
+def _describe_fault(value: float, index: int) -> str:
     if np.isnan(value):
-        return f"feature {place} is NaN"
+        return f"feature {index} is NaN"
     if np.isinf(value):
-        return f"feature {place} is infinite"
-    return f"feature {place} is {value:.6g}: float16 ends at {_LARGEST:g}"
+        return f"feature {index} is infinite"
+    return f"feature {index} is {value:.6g}: float16 ends at {_LARGEST:g}"
 
 
 def make_shard(rows: Rows, keys: Keys, *, tokens: bool) -> Shard:
-    """A piece in the store's form: its mean, and its positions where it has them."""
+    """Makes a shard of a piece: the mean of each row, and its positions where it has some."""
     values = rows.values.astype(FEATURE_DTYPE)
     starts = rows.offsets[:-1]
     if tokens:
@@ -52,8 +52,8 @@ def make_shard(rows: Rows, keys: Keys, *, tokens: bool) -> Shard:
     return Shard(keys, [""] * len(rows), offsets, positions, pooled[:, None], (POOL,))
 
 
-class Twins:
-    """Tells of rows with the same content whether their features differ.
+class DuplicateCheck:
+    """Counts rows that have the content of an earlier row, but other features.
 
     Args:
         content: Number of every row's content, (rows,).
@@ -66,8 +66,13 @@ class Twins:
         self.differing = 0
         """Rows that differ from the first one of their content."""
 
-    def look(self, start: int, rows: Rows) -> None:
-        """Compares the rows of a piece, the first of which has a number."""
+    def add(self, start: int, rows: Rows) -> None:
+        """Compares the rows of a piece.
+
+        Args:
+            start: Number of its first row.
+            rows: The piece.
+        """
         for row in np.flatnonzero(self._shared[start : start + len(rows)]).tolist():
             features = rows.values[rows.offsets[row] : rows.offsets[row + 1]]
             digest = hashlib.blake2b(features.tobytes(), digest_size=16).digest()
