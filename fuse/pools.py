@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 from fuse.figures.study import Value
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, resolve_pools
+from mmsa_cache.features.computed_pools import COMPUTED
+from mmsa_cache.features.source import DerivedName
+from mmsa_cache.names import DEFAULT_ENCODER, resolve_pools, split_terms
 
 Known = Callable[[str, str], Sequence[str]]
 """The pools of an encoder in a store, by modality and name; none where there is no such encoder."""
@@ -38,3 +41,25 @@ def resolve_value(key: str, value: Value, known: Known, own: str = DEFAULT_ENCOD
             "Run mmsa extract --encoders NAME, or name a pool that is there.",
         )
     return pools
+
+
+def derived_names(
+    modality: str, encoders: Iterable[str], pools: Iterable[str], sides: Iterable[int]
+) -> list[DerivedName]:
+    """Features computed from the positions of a modality that settings read.
+
+    Args:
+        modality: One of `MODALITIES`.
+        encoders: First ones of the settings; theirs are pools that name no encoder, and grids.
+        pools: Terms joined by ``+``.
+        sides: Of the patch grids; 0 is none.
+    """
+    own = list(dict.fromkeys(encoders))
+    names: list[DerivedName] = []
+    for term in itertools.chain.from_iterable(map(split_terms, pools)):
+        encoder, _, pool = term.rpartition(".")
+        if pool in COMPUTED:
+            names += [(modality, name, pool) for name in ([encoder] if encoder else own)]
+    if modality == "image":
+        names += [(modality, name, side) for name in own for side in sorted(sides) if side > 0]
+    return list(dict.fromkeys(names))

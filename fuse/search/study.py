@@ -20,9 +20,10 @@ from fuse.figures.records import Metric
 from fuse.figures.study import Value
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
 from fuse.models.kernel import KERNEL
-from fuse.pools import Known, resolve_value
+from fuse.pools import Known, derived_names, resolve_value
 from fuse.setting import DEFAULTS, Setting, complete
 from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.features.source import DerivedName
 from mmsa_cache.names import MODALITIES, NGRAMS, EncoderPair, encoders_of, split_terms
 from mmsa_cache.validation import Table
 
@@ -260,6 +261,15 @@ class StudyConfig(Table):
         space = {key: choice.resolved(key, known) for key, choice in self.space.items()}
         return self.model_copy(update={"fixed": fixed, "space": space, "queue": queue})
 
-    def grid_sides(self) -> list[int]:
-        """Sides of the patch grids that a setting may ask for."""
-        return [int(side or 0) for side in self.candidates("grid")]
+    def derived_names(self) -> list[DerivedName]:
+        """Derived features that a setting may read, see `fuse.pools.derived_names`."""
+        return [
+            name
+            for modality in MODALITIES
+            for name in derived_names(
+                modality,
+                map(str, self.candidates(f"{modality}_encoder")),
+                map(str, self.candidates(f"{modality}_pool")),
+                [int(side or 0) for side in self.candidates("grid")],
+            )
+        ]

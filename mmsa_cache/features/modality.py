@@ -22,6 +22,9 @@ from .gather import gather_rows, split_by_shard
 from .positions import Positions
 from .rows import SampleRows
 
+DerivedKey = int | str
+"""What is computed from positions: a pool by its name, a grid of patches by its side."""
+
 
 class ModalityFeatures:
     """Cached rows of one modality.
@@ -62,7 +65,7 @@ class ModalityFeatures:
         self.table = torch.from_numpy(np.arange(len(rows))[:, None] if table is None else table)
         """(samples, variants) int64"""
         self._positions = Positions(parts, block)
-        self._made: dict[int | str, Tensor] = {}
+        self._derived: dict[DerivedKey, Tensor] = {}
 
     @classmethod
     def open(cls, folder: Path, rows: SampleRows, *, verify: bool = True) -> ModalityFeatures:
@@ -106,7 +109,7 @@ class ModalityFeatures:
             self._positions.lengths = self._positions.lengths.to(device)
             self.pooled = self.pooled.to(device)
             self.shared = None if self.shared is None else self.shared.to(device)
-            self._made = {key: made.to(device) for key, made in self._made.items()}
+            self._derived = {key: of.to(device) for key, of in self._derived.items()}
         if tokens:
             self._positions.to(self.device)
 
@@ -117,9 +120,7 @@ class ModalityFeatures:
         if name == SHARED and self.shared is not None:
             return self.shared
         if name in COMPUTED and self.longest:
-            if name not in self._made:
-                self._made[name] = compute_pool(name, len(self.pooled), self.sequences)
-            return self._made[name]
+            return self.derived(name)
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
         more = "mean@N come from pool_layers = [N] in mmsa.toml, "
         more += f"{', '.join(COMPUTED)} from tokens (mmsa extract --tokens keep)."
@@ -158,42 +159,56 @@ class ModalityFeatures:
         Raises:
             SettingsError: The positions are no square, or one with fewer cells.
         """
-        return self.averaged(side).index_select(0, rows.to(self.device)), None
+        return self.derived(side).index_select(0, rows.to(self.device)), None
 
-    def averaged(self, side: int) -> Tensor:
-        """The grids of all rows, (rows, side·side, dim) float16; see `grid`."""
-        if side not in self._made:
-            counts = self._positions.lengths.unique().tolist()
-            whole = math.isqrt(counts[0])
-            if len(counts) > 1 or whole * whole != counts[0] or not 1 <= side <= whole:
-                raise SettingsError(
-                    f"{self.name} has {counts} positions a row: they form no {side}×{side} grid.",
-                    "Set grid to 0 (all patches), or to at most the side of the model's own grid.",
-                )
-            parts = []
-            for part in torch.arange(len(self.pooled)).split(256):
-                patches, _ = self.sequences(part)
-                square = patches.float().transpose(1, 2).unflatten(2, (whole, whole))
-                cells = torch.nn.functional.adaptive_avg_pool2d(square, side)
-                parts.append(cells.flatten(2).transpose(1, 2).to(patches.dtype))
-            self._made[side] = torch.cat(parts)
-        return self._made[side]
-
-    def use_averaged(self, side: int, cells: Tensor) -> None:
-        """Takes grids that another process made of the same rows, so that they are not made again.
+    def derived(self, key: DerivedKey) -> Tensor:
+        """Features of all rows that are computed from their positions, once.
 
         Args:
-            side: Cells along each side.
-            cells: What `averaged` gave there.
+            key: A name of `COMPUTED`, or the side of a grid.
+
+        Returns:
+            (rows, dim) of a pool, (rows, side·side, dim) of a grid, float16.
 
         Raises:
-            DamagedCacheError: They are not of these rows.
+            SettingsError: The positions form no such grid.
         """
-        if cells.shape != (len(self.pooled), side * side, self.dim):
-            raise DamagedCacheError(
-                f"{self.name}: grids of shape {tuple(cells.shape)} are not its."
+        if key not in self._derived:
+            if isinstance(key, str):
+                values = compute_pool(key, len(self.pooled), self.sequences)
+            else:
+                values = self._average(key)
+            self._derived[key] = values
+        return self._derived[key]
+
+    def use_derived(self, key: DerivedKey, values: Tensor) -> None:
+        """Uses what `derived` gave for the same rows in another process.
+
+        Raises:
+            DamagedCacheError: The shape is wrong.
+        """
+        cells = () if isinstance(key, str) else (key * key,)
+        if values.shape != (len(self.pooled), *cells, self.dim):
+            shape = tuple(values.shape)
+            raise DamagedCacheError(f"{self.name}: {key!r} of shape {shape} is of other rows.")
+        self._derived[key] = values.to(self.device)
+
+    def _average(self, side: int) -> Tensor:
+        """Patches averaged to a grid, (rows, side·side, dim) float16."""
+        counts = self._positions.lengths.unique().tolist()
+        whole = math.isqrt(counts[0])
+        if len(counts) > 1 or whole * whole != counts[0] or not 1 <= side <= whole:
+            raise SettingsError(
+                f"{self.name} has {counts} positions a row: they form no {side}×{side} grid.",
+                "Set grid to 0 (all patches), or to at most the side of the model's own grid.",
             )
-        self._made[side] = cells.to(self.device)
+        parts = []
+        for part in torch.arange(len(self.pooled)).split(256):
+            patches, _ = self.sequences(part)
+            square = patches.float().transpose(1, 2).unflatten(2, (whole, whole))
+            cells = torch.nn.functional.adaptive_avg_pool2d(square, side)
+            parts.append(cells.flatten(2).transpose(1, 2).to(patches.dtype))
+        return torch.cat(parts)
 
     @property
     def longest(self) -> int:

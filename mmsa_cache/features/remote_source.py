@@ -110,15 +110,15 @@ class _Features:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
-    """A file of `source.share_grids`; its path names the process that made it."""
+class _DerivedFile:
+    """A file of `source.share_derived`; its path names the process that made it."""
 
     path: Path
     bytes: int
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> _Grid:
+    def of(cls, path: Path) -> _DerivedFile:
         return cls(path, path.stat().st_size, file_sha256(path))
 
     def here(self, read: Read, keep: Path) -> Path:
@@ -141,7 +141,7 @@ class RemoteSource:
 
     source: BankSource
     features: Mapping[Path, _Features]
-    grids: Mapping[Path, _Grid]
+    derived: Mapping[Path, _DerivedFile]
 
     @classmethod
     def of(cls, source: BankSource) -> RemoteSource:
@@ -149,7 +149,7 @@ class RemoteSource:
         return cls(
             source,
             {folder: _Features.of(folder) for folder in set(source.folders.values())},
-            {path: _Grid.of(path) for path in set(source.grids.values())},
+            {path: _DerivedFile.of(path) for path in set(source.derived.values())},
         )
 
     def here(self, read: Read, keep: Path) -> BankSource:
@@ -164,11 +164,11 @@ class RemoteSource:
             DiskError: It cannot be kept.
         """
         folders = {folder: of.here(read, keep) for folder, of in self.features.items()}
-        grids = {path: of.here(read, keep) for path, of in self.grids.items()}
+        derived = {path: of.here(read, keep) for path, of in self.derived.items()}
         return replace(
             self.source,
             folders={key: folders[folder] for key, folder in self.source.folders.items()},
-            grids={key: grids[path] for key, path in self.source.grids.items()},
+            derived={key: derived[path] for key, path in self.source.derived.items()},
         )
 
 

@@ -14,14 +14,16 @@ import torch
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.abandoned import is_abandoned, process_mark
 from mmsa_cache.files.disk import DISK, make_folders, new_file, remove_tree
-from mmsa_cache.names import DEFAULT_PAIR, EncoderPair, split_terms
+from mmsa_cache.names import DEFAULT_PAIR, MODALITIES, EncoderPair, split_terms
 from mmsa_cache.native.memory import release_memory
 
 from .bank import BankChoice, FeatureBank
-from .modality import ModalityFeatures
+from .modality import DerivedKey, ModalityFeatures
 from .rows import SampleRows
 
-_GRIDS = ".grids-"
+_DERIVED = ".derived-"
+DerivedName = tuple[str, str, DerivedKey]
+"""Modality, name of the encoder, and what is derived of its positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ class BankSource:
     labels: tuple[int, ...]
     partial: bool = False
     """See `FeatureBank`."""
-    grids: Mapping[tuple[str, int], Path] = field(default_factory=dict)
-    """Files of grids made once, by image encoder and side."""
+    derived: Mapping[DerivedName, Path] = field(default_factory=dict)
+    """Files of `ModalityFeatures.derived`."""
 
     @classmethod
     def of(
@@ -69,62 +71,61 @@ class BankSource:
         if folder is None:
             raise SettingsError(f"The {modality} encoder {name!r} was not opened beforehand.")
         found = ModalityFeatures.open(folder, self.rows[modality], verify=False)
-        for (encoder, side), path in self.grids.items():
-            if (modality, name) == ("image", encoder):
-                found.use_averaged(side, torch.from_numpy(np.load(path, mmap_mode="c")))
+        for (*encoder, key), path in self.derived.items():
+            if encoder == [modality, name]:
+                found.use_derived(key, torch.from_numpy(np.load(path, mmap_mode="c")))
         return found
 
 
 @contextlib.contextmanager
-def share_grids(
+def share_derived(
     bank: FeatureBank,
     rows: Mapping[str, SampleRows],
-    sides: Iterable[int],
+    names: Iterable[DerivedName],
     folder: Path,
     pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,),
 ) -> Iterator[BankSource]:
-    """Makes coarser grids once, in files that every worker maps; they go at the end.
+    """Computes derived features once, in temporary files that every worker maps.
 
     Args:
         bank: An opened bank on the CPU.
         rows: See `BankSource.of`.
-        sides: Cells along each side; sides that an encoder cannot give are left out.
+        names: Those that an encoder cannot give are left out.
         folder: Where the temporary files go.
         pairs: See `BankSource.of`.
     """
     source = BankSource.of(bank, rows, pairs)
     make_folders(folder)
     _sweep(folder)
-    place = folder / f"{_GRIDS}{process_mark()}"
-    DISK.make_folder(place, fresh=True)
+    files = folder / f"{_DERIVED}{process_mark()}"
+    DISK.make_folder(files, fresh=True)
     try:
-        grids = _make_grids(bank, sides, place.resolve(), pairs)
+        derived = _write_derived(bank, names, files.resolve(), pairs[0])
         del bank  # the workers map their own
         release_memory()
-        yield replace(source, grids=grids)
+        yield replace(source, derived=derived)
     finally:
-        remove_tree(place)
+        remove_tree(files)
 
 
-def _make_grids(
-    bank: FeatureBank, sides: Iterable[int], place: Path, pairs: Sequence[EncoderPair]
-) -> dict[tuple[str, int], Path]:
-    grids = {}
-    wanted = sorted({side for side in sides if side > 0})
-    for number, (name, pair) in enumerate({split_terms(p[1])[0]: p for p in pairs}.items()):
-        image = bank.using(*pair).image
-        for side in wanted:
-            path = place / f"{number}-{side}.npy"
-            with contextlib.suppress(SettingsError):  # the trials that want it will say so
-                grid = image.averaged(side).numpy()
-                with new_file(path) as file:
-                    np.save(file, grid)
-                grids[name, side] = path
-    return grids
+def _write_derived(
+    bank: FeatureBank, names: Iterable[DerivedName], folder: Path, pair: EncoderPair
+) -> dict[DerivedName, Path]:
+    paths: dict[DerivedName, Path] = {}
+    for modality, encoder, key in dict.fromkeys(names):
+        encoders = dict(zip(MODALITIES, pair, strict=True)) | {modality: encoder}
+        path = folder / f"{len(paths)}.npy"
+        with contextlib.suppress(SettingsError):  # the trials that need it will say so
+            features = getattr(bank.using(**encoders), modality)
+            values = features.derived(key).numpy()
+            with new_file(path) as file:
+                np.save(file, values)
+            paths[modality, encoder, key] = path
+    return paths
 
 
 def _sweep(folder: Path) -> None:
     """Removes what killed processes of this machine left."""
-    for path in folder.glob(f"{_GRIDS}*"):
-        if is_abandoned(path.name.removeprefix(_GRIDS)):
+    for path in folder.glob(f"{_DERIVED}*"):
+        if is_abandoned(path.name.removeprefix(_DERIVED)):
             remove_tree(path)

@@ -13,7 +13,7 @@ import torch
 from mmsa_cache.errors import CacheError, DamagedCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.remote_source import RemoteSource
-from mmsa_cache.features.source import BankSource, share_grids
+from mmsa_cache.features.source import BankSource, share_derived
 from tests.support.bank_sources import WANTED
 
 
@@ -45,7 +45,7 @@ def test_what_a_machine_does_not_see_is_fetched_once_and_whole(
     tmp_path: Path,
 ) -> None:
     keep = tmp_path / "keep"
-    with share_grids(bank, WANTED, [2], tmp_path / "grids") as source:
+    with share_derived(bank, WANTED, [("image", "default", 2)], tmp_path / "grids") as source:
         copied = RemoteSource.of(source)
         there = Elsewhere(tmp_path, tmp_path)
         assert copied.here(there.read, keep) == source, "what is seen was fetched"
@@ -61,7 +61,7 @@ def test_what_a_machine_does_not_see_is_fetched_once_and_whole(
     assert max(there.pieces.values()) == 1, "a file was fetched twice"
     assert len(there.pieces) == 3
     check(sources[0], bank)
-    (grid,) = sources[0].grids.values()
+    (grid,) = sources[0].derived.values()
     assert grid.parent == keep
     shard = next(keep.rglob("*.h5"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")

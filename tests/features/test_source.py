@@ -12,40 +12,49 @@ import pytest
 import torch
 
 from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.features import modality
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.source import BankSource, share_grids
+from mmsa_cache.features.computed_pools import COMPUTED
+from mmsa_cache.features.source import BankSource, DerivedName, share_derived
 from tests.support.bank_sources import ROWS, WANTED
 
 
-def test_a_process_opens_the_same_bank_and_maps_the_grids(
-    bank: FeatureBank, tmp_path: Path
+def test_a_process_opens_the_same_bank_and_maps_what_is_derived(
+    bank: FeatureBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with share_grids(bank, WANTED, [0, 2, 4, 9], tmp_path / "here") as source:
-        assert sorted(source.grids) == [("default", 2), ("default", 4)], (
+    names: list[DerivedName] = [("image", "default", side) for side in (2, 4, 9)]
+    names += [("text", "default", pool) for pool in COMPUTED]
+    with share_derived(bank, WANTED, names, tmp_path / "here") as source:
+        assert set(names) - set(source.derived) == {("image", "default", 9)}, (
             "of 4×4 positions no 9×9 comes"
         )
         again: FeatureBank = pickle.loads(pickle.dumps(source)).open("cpu")
-        assert np.load(source.grids["default", 2], mmap_mode="r").shape == (ROWS, 4, 4)
+        assert np.load(source.derived["image", "default", 2], mmap_mode="r").shape == (ROWS, 4, 4)
     assert list((tmp_path / "here").iterdir()) == []
     rows = torch.arange(ROWS)
     for side in (2, 4):
         torch.testing.assert_close(again.image.grid(rows, side), bank.image.grid(rows, side))
+    for pool in COMPUTED:
+        expected = bank.text.vectors(rows, pool)
+        with monkeypatch.context() as patch:
+            patch.delattr(modality, "compute_pool")  # it is not computed anew
+            assert torch.equal(again.text.vectors(rows, pool), expected)
     torch.testing.assert_close(again.text.sequences(rows), bank.text.sequences(rows))
     assert torch.equal(again.labels, bank.labels)
-    with pytest.raises(DamagedCacheError, match="are not its"):
-        again.image.use_averaged(3, torch.zeros(ROWS, 4, 4))
+    with pytest.raises(DamagedCacheError, match="is of other rows"):
+        again.image.use_derived(3, torch.zeros(ROWS, 4, 4))
 
 
-def test_grids_of_killed_processes_are_swept_those_of_living_ones_stay(
+def test_files_of_killed_processes_are_swept_those_of_living_ones_stay(
     bank: FeatureBank, tmp_path: Path
 ) -> None:
     dead, alive = (
-        tmp_path / f".grids-{platform.node()}-{pid}-0a" for pid in (2**22 + 1, os.getppid())
+        tmp_path / f".derived-{platform.node()}-{pid}-0a" for pid in (2**22 + 1, os.getppid())
     )
-    elsewhere = tmp_path / ".grids-elsewhere-4194305-0a"
+    elsewhere = tmp_path / ".derived-elsewhere-4194305-0a"
     for folder in (dead, alive, elsewhere):
         folder.mkdir()
-    with share_grids(bank, WANTED, [], tmp_path) as source:
+    with share_derived(bank, WANTED, [], tmp_path) as source:
         assert source == BankSource.of(bank, WANTED)
         assert not dead.exists()
         assert alive.exists()

@@ -205,7 +205,7 @@ def test_prune_removes_nothing_of_an_older_cache_behind_a_link(place: str, victi
 def test_what_killed_processes_left_is_not_removed_through_links(victim: Path) -> None:
     write(Path("cache"))
     before = tree(victim)
-    links = [Path(f"cache/.push-{DEAD}"), Path(f"studies/.grids-{DEAD}")]
+    links = [Path(f"cache/.push-{DEAD}"), Path(f"studies/.derived-{DEAD}")]
     links += [FEATURES / f".tmp-shard.{DEAD}.1", FEATURES / f"{'0' * 16}.h5"]
     Path("studies").mkdir()
     for link in links:

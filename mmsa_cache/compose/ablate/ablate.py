@@ -17,6 +17,7 @@ from fuse.evidence.tabulate import RESAMPLES, tabulate
 from fuse.evidence.training_plan import Codes, TrainingPlan
 from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import Value
+from fuse.pools import derived_names
 from fuse.search.study import Choice, ListChoice, StudyConfig
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.console import progress, say
@@ -24,6 +25,7 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.files.results import write_result
+from mmsa_cache.names import MODALITIES
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import command_line
 from mmsa_cache.validation import validate
@@ -159,12 +161,22 @@ def train_cells(
     """
     settings = list(dict.fromkeys(cell.setting for cell in table))
     pairs = list(dict.fromkeys(setting.encoders for setting in settings))
-    grids = {setting.grid for setting in settings}
+    derived = [
+        name
+        for setting in settings
+        for modality in MODALITIES
+        for name in derived_names(
+            modality,
+            [getattr(setting, f"{modality}_encoder")],
+            [getattr(setting, f"{modality}_pool")],
+            [setting.grid],
+        )
+    ]
     shelf = ResultStore(SHELF)
     started = time.monotonic()
     with (
         search_workers(session, engine) as workers,
-        training_data(session, protocol.split, pairs, grids, RUNS) as data,
+        training_data(session, protocol.split, pairs, derived, RUNS) as data,
         shelf.exclusive(),
     ):
         trainings = TrainingPlan.of(protocol, data.labels, data.groups)

@@ -83,7 +83,7 @@ def bench_search(
     split, pairs = study.protocol.split, study.encoder_pairs()
     with (
         local_workers(session.device, workers) as all_workers,
-        training_data(session, split, pairs, study.grid_sides(), STUDIES) as data,
+        training_data(session, split, pairs, study.derived_names(), STUDIES) as data,
     ):
         many = _run_search(study, data, trials, all_workers)
         # The same trials are queued, and pruned by the same rule: the work is nearly the same.

@@ -98,7 +98,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
     with (
         show_dashboard(storage, request.dashboard),
         search_workers(session, request.engine) as workers,
-        training_data(session, study.protocol.split, pairs, study.grid_sides(), STUDIES) as data,
+        training_data(session, study.protocol.split, pairs, study.derived_names(), STUDIES) as data,
         tracking(request.track, place) as tracker,
         watch(f"study {name}, {len(workers.devices)} worker(s)") as show,
     ):

@@ -11,7 +11,7 @@ import torch
 
 from fuse.search.pool import TrainingData, WorkerOptions, start_process
 from mmsa_cache.errors import DeviceError
-from mmsa_cache.features.source import share_grids
+from mmsa_cache.features.source import DerivedName, share_derived
 from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.native.mps import share_gpus
@@ -31,7 +31,7 @@ def training_data(
     session: Session,
     split: str,
     pairs: Sequence[EncoderPair],
-    sides: Iterable[int],
+    derived: Iterable[DerivedName],
     folder: Path,
 ) -> Iterator[TrainingData]:
     """Opens and verifies the rows of a protocol, in a form that worker processes can open.
@@ -40,15 +40,15 @@ def training_data(
         session: The command's.
         split: See `mmsa_cache.data.protocol.Protocol.split`.
         pairs: Encoders whose features are read.
-        sides: See `source.share_grids`.
-        folder: See `source.share_grids`.
+        derived: See `source.share_derived`.
+        folder: See `source.share_derived`.
     """
     bank = session.bank(split, pairs)
     labels = bank.labels.numpy()
     rows = {modality: session.rows(split, modality) for modality in MODALITIES}
-    grids = share_grids(bank, rows, sides, folder, pairs)
-    del bank  # once its grids are made, only the workers map the features
-    with grids as source:
+    sharing = share_derived(bank, rows, derived, folder, pairs)
+    del bank  # once they are derived, only the workers map the features
+    with sharing as source:
         origin = origin_of(session, pairs, split)
         yield TrainingData(source, labels, session.groups(split), origin)
 

@@ -64,15 +64,16 @@ def test_what_the_queue_reads_is_opened_and_its_mistakes_are_named(tmp_path: Pat
 grid = [2, 4]
 [[queue]]
 grid = 7
-text_pool = "mean+other.mean+ngrams.all"
+text_pool = "mean+max+other.mean+other.std+ngrams.all"
 [[queue]]
 image_encoder = "third"
 """
     )
     study = read_study(path)
-    assert study.grid_sides() == [2, 4, 7]
+    sides = [("image", name, side) for name in ("default", "third") for side in (2, 4, 7)]
+    assert study.derived_names() == [("text", "default", "max"), ("text", "other", "std"), *sides]
     assert ("default+other+ngrams", "third") in study.encoder_pairs()
-    assert study.baseline_setting().text_pool == "mean+other.mean"
+    assert study.baseline_setting().text_pool == "mean+max+other.mean+other.std"
     assert StudyConfig.model_validate_json(study.model_dump_json()) == study
     path.write_text('[[queue]]\ndropout = 2\n[[queue]]\nlearnig_rate = 0.1\nmetric = "accuracy"\n')
     with pytest.raises(SettingsError) as caught:
