@@ -265,10 +265,10 @@ def test_only_the_outer_score_is_needed(run: Path) -> None:
     page = Page(render(run, {}))
     assert set(page.ids) >= set(SECTIONS)
     assert "no member was scored by epoch" in page.text
-    assert "made before such rows were told apart" in page.text
+    assert "made before duplicates were recorded" in page.text
     assert not {"results-calibration", "results-offset-values", "members"} & set(page.ids)
     assert "Training rows" not in page.text
-    assert "the setting was given, not searched" in page.text
+    assert "the setting was not searched" in page.text
 
 
 def test_without_members_the_curves_stay(run: Path) -> None:
@@ -434,7 +434,7 @@ def test_each_word_has_a_picture_of_its_attention(run: Path, posts: dict[str, Ga
     assert maps[0]["alt"] == (
         "Attention of the word “w0”: at most 8.5 times a uniform share, top left"
     )
-    assert "4 more even words are not shown" in page.text
+    assert "4 words with more uniform attention are not shown" in page.text
     for attrs, bright in ((maps[0], (0, 0)), (maps[7], (1, 3))):
         data = base64.b64decode((attrs["src"] or "").partition(",")[2])
         with Image.open(io.BytesIO(data)) as picture:
