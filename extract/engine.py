@@ -98,9 +98,8 @@ def extract(
         for job, own_windows in zip(jobs, work, strict=True):
             trim_heap()  # the encoder before had batches of other sizes
             if id(job.writer) not in publishers:  # two would seal the same folder at once
-                publishers[id(job.writer)] = stack.enter_context(
-                    Publisher(job.writer, timings, beside=device.type != "cpu")
-                )
+                publisher = Publisher(job.writer, timings, beside=device.type != "cpu")
+                publishers[id(job.writer)] = stack.enter_context(contextlib.closing(publisher))
             _publish(job, own_windows, shards, publishers[id(job.writer)], batch_size)
     return timings
 

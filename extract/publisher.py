@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Self
 
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.writer import MERGED_BYTES
@@ -21,7 +19,7 @@ GATHERED_SECONDS = 20.0
 
 
 class Publisher:
-    """Collects windows and seals them; leaving the context seals the rest, even after an error.
+    """Collects windows and seals them; `close` seals the rest, and is called after errors too.
 
     Args:
         writer: Takes the shards.
@@ -80,15 +78,8 @@ class Publisher:
         if sealing is not None:
             sealing.result()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Seals pending windows and waits for it."""
         try:
             self.publish()
             self._wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -214,20 +215,20 @@ def test_windows_are_sealed_beside_the_caller(tmp_path: Path) -> None:
     shards = [make_shard(first, 3, 1) for first in (0, 3, 6)]
     timings = Timings()
     with claimed(tmp_path) as writer:
-        with Publisher(writer, timings, beside=True) as publisher:
+        with contextlib.closing(Publisher(writer, timings, beside=True)) as publisher:
             assert [publisher.add(shard) for shard in (*shards, None)] == [3, 3, 3, 0]
         assert all(writer.has(shard.keys).all() for shard in shards)
         assert timings.write > 0
         fails = mock.patch.object(FeatureWriter, "publish", side_effect=DiskError("it is full"))
         full = pytest.raises(DiskError, match="it is full")
-        with fails, full, Publisher(writer, timings, beside=True) as publisher:
+        with fails, full, contextlib.closing(Publisher(writer, timings, beside=True)) as publisher:
             publisher.add(make_shard(9, 3, 1))
 
 
 def test_an_interrupt_while_windows_are_sealed_loses_none(tmp_path: Path) -> None:
     shards = [make_shard(first, 3, 1) for first in (0, 3)]
     with claimed(tmp_path) as writer:
-        with Publisher(writer, Timings(), beside=True) as here:
+        with contextlib.closing(Publisher(writer, Timings(), beside=True)) as here:
             here.add(shards[0])
             here.publish()
             here.add(shards[1])

@@ -210,17 +210,20 @@ def test_windows_are_gathered_before_they_are_sealed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with claimed(tmp_path) as writer:
-        with Publisher(writer, Timings()) as gathered:
+        with contextlib.closing(Publisher(writer, Timings())) as gathered:
             assert [gathered.add(shard) for shard in (*SHARDS, None)] == [4, 4, 2, 0]
             assert writer.rows == 0
         assert writer.rows == 10
         monkeypatch.setattr(publisher, "GATHERED_BYTES", make_shard(0, 4, 1).nbytes)
-        with Publisher(writer, Timings()) as gathered:
+        with contextlib.closing(Publisher(writer, Timings())) as gathered:
             gathered.add(make_shard(10, 1, 5))
             assert writer.rows == 10
             gathered.add(make_shard(11, 4, 6))
             assert writer.rows == 15
-        with contextlib.suppress(KilledError), Publisher(writer, Timings()) as gathered:
+        with (
+            contextlib.suppress(KilledError),
+            contextlib.closing(Publisher(writer, Timings())) as gathered,
+        ):
             gathered.add(make_shard(15, 2, 7))
             raise KilledError
         assert writer.rows == 17  # what was taken is sealed whatever ends the work
