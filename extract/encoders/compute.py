@@ -62,14 +62,14 @@ def cast_weights(model: object, compute: str) -> None:
                 module._buffers[_FREQUENCIES] = buffer
         return
     to_cast = [module for module in modules if type(module) in _CAST_LAYERS]
-    kept = {
+    kept_ids = {
         id(weight)
         for module in modules
         if type(module) not in _CAST_LAYERS
         for weight in module.parameters(recurse=False)
     }
     for module in to_cast:
-        if not any(id(weight) in kept for weight in module.parameters(recurse=False)):
+        if not any(id(weight) in kept_ids for weight in module.parameters(recurse=False)):
             module.to(COMPUTE[compute])
 
 

@@ -83,12 +83,7 @@ class ImageSpec:
     @property
     def identity(self) -> EncoderIdentity:
         """Everything that changes the encoder's features."""
-        return EncoderIdentity(
-            modality="image",
-            name=self.name,
-            random_weights=self.random_seed is not None,
-            fields=self.fields,
-        )
+        return EncoderIdentity.of_fields(self.fields)
 
     @property
     def label(self) -> str:
@@ -140,34 +135,38 @@ def resolve_image(
     if not re.fullmatch(r"\w+(\.\w+)?", model) or not timm.is_model(model.split(".")[0]):
         raise unknown_name("timm has no image model", model, timm.list_models(), kind=ModelError)
     pretrained = timm.models.get_pretrained_cfg(model)
-    own = pretrained.to_dict() if pretrained is not None else {}
-    file: Path | None = None
-    if weights == "random":
-        source = f"random:{seed}"
-    elif weights == "pretrained":
-        file, source = timm_file(model, own.get("hf_hub_id"))
-    else:
-        file = Path(weights)
-        # Path.is_file raises for names that are too long.
-        if not os.path.isfile(file) or file.suffix != ".safetensors":  # noqa: PTH113
-            raise ModelError(
-                f"--image-weights {weights[:200]} is not an existing .safetensors file.",
-                "Give pretrained, random or a FILE.safetensors; pickled weights are never loaded.",
-            )
-        source = weights_sha256(file)
+    defaults = pretrained.to_dict() if pretrained is not None else {}
+    random_seed = seed if weights == "random" else None
+    file, source = None, f"random:{seed}"
+    if random_seed is None:
+        file, source = _resolve_weights(model, weights, defaults.get("hf_hub_id"))
     return ImageSpec(
         name=model,
         kwargs=kwargs,
         file=file,
-        random_seed=seed if weights == "random" else None,
-        size=check_side(size or int(own.get("input_size", (3, 224, 224))[-1]), model),
-        crop=float(own.get("crop_pct") or 0.875) if fit == "crop" else None,
-        mean=tuple(mean or own.get("mean") or (0.485, 0.456, 0.406)),
-        std=tuple(std or own.get("std") or (0.229, 0.224, 0.225)),
+        random_seed=random_seed,
+        size=check_side(size or int(defaults.get("input_size", (3, 224, 224))[-1]), model),
+        crop=float(defaults.get("crop_pct") or 0.875) if fit == "crop" else None,
+        mean=tuple(mean or defaults.get("mean") or (0.485, 0.456, 0.406)),
+        std=tuple(std or defaults.get("std") or (0.229, 0.224, 0.225)),
         folder=None,
         options=options,
         source={"encoder": model, "kwargs": kwargs, "weights": source},
     )
+
+
+def _resolve_weights(model: str, weights: str, hub_id: str | None) -> tuple[Path, str]:
+    """The safetensors file of a timm model, and what identifies it."""
+    if weights == "pretrained":
+        return timm_file(model, hub_id)
+    file = Path(weights)
+    # Path.is_file raises for names that are too long.
+    if not os.path.isfile(file) or file.suffix != ".safetensors":  # noqa: PTH113
+        raise ModelError(
+            f"--image-weights {weights[:200]} is not an existing .safetensors file.",
+            "Give pretrained, random or a FILE.safetensors; pickled weights are never loaded.",
+        )
+    return file, weights_sha256(file)
 
 
 def resolve_joint_image(
@@ -188,7 +187,7 @@ def resolve_joint_image(
         ModelError: The model cannot be found, or has no safetensors weights.
     """
     folder, name, source = resolve_folder(model, weights, seed)
-    own = read_input_settings(folder)
+    settings = read_input_settings(folder)
     return ImageSpec(
         name=name,
         kwargs={},
@@ -197,11 +196,7 @@ def resolve_joint_image(
         folder=folder,
         options=options,
         source=source,
-        size=own.size,
-        crop=own.crop,
-        mean=own.mean,
-        std=own.std,
-        resample=own.resample,
+        **settings._asdict(),
     )
 
 

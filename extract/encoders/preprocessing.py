@@ -46,8 +46,8 @@ def read_input_settings(folder: Path) -> InputSettings:
     nested = read_json(folder, PROCESSOR).get("image_processor")
     settings = read_json(folder, PREPROCESSOR) if nested is None else nested
     try:
-        own = (read_json(folder, CONFIG).get("vision_config") or {}).get("image_size", 224)
-        size, crop = _size_and_crop(settings, int(own))
+        vision = read_json(folder, CONFIG).get("vision_config") or {}
+        size, crop = _size_and_crop(settings, int(vision.get("image_size", 224)))
         mean, std = _mean_and_std(settings)
         resample = _RESAMPLE.get(settings.get("resample", 3))
         if resample is None:
@@ -60,25 +60,25 @@ def read_input_settings(folder: Path) -> InputSettings:
         ) from error
 
 
-def _size_and_crop(settings: dict[str, Any], own: int) -> tuple[int, float | None]:
+def _size_and_crop(settings: dict[str, Any], default: int) -> tuple[int, float | None]:
     """Side of the input in pixels, and its share of the resized short side.
 
     Args:
         settings: Of the processor.
-        own: Side by the model's configuration, for settings that state none.
+        default: Side by the model's configuration, for settings that state none.
     """
     if not settings.get("do_resize", True):
         raise ValueError("do_resize is false, pictures are of any size")
     size, crop = settings.get("size"), settings.get("crop_size")
-    whole = isinstance(size, dict) and "height" in size
+    resizes_to_square = isinstance(size, dict) and "height" in size
     short = (size.get("height") or size.get("shortest_edge")) if isinstance(size, dict) else size
     if not settings.get("do_center_crop", not settings):
-        return int(short or own), None
-    side = int((crop.get("height") if isinstance(crop, dict) else crop) or short or own)
+        return int(short or default), None
+    side = int((crop.get("height") if isinstance(crop, dict) else crop) or short or default)
     short = int(short or side)
-    if short < side or (whole and short > side):
+    if short < side or (resizes_to_square and short > side):
         raise ValueError(f"the crop of {side} pixels does not fit to the size {size}")
-    if whole:
+    if resizes_to_square:
         return side, None
     share = side / short
     return side, share if math.floor(side / share) == short else math.nextafter(share, 0)

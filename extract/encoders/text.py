@@ -51,18 +51,17 @@ class TextSpec:
     @property
     def fields(self) -> Fields:
         """The encoder's part of the fingerprint."""
-        own: Fields = {"modality": "text", "max_tokens": self.max_tokens}
-        return {**self.source, **own, **self.options.fields("text")}
+        return {
+            **self.source,
+            "modality": "text",
+            "max_tokens": self.max_tokens,
+            **self.options.fields("text"),
+        }
 
     @property
     def identity(self) -> EncoderIdentity:
         """Everything that changes the encoder's features."""
-        return EncoderIdentity(
-            modality="text",
-            name=self.name,
-            random_weights=self.random_seed is not None,
-            fields=self.fields,
-        )
+        return EncoderIdentity.of_fields(self.fields)
 
     @property
     def label(self) -> str:

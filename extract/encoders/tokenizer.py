@@ -34,16 +34,16 @@ def load_tokenizer(folder: Path) -> Any:
         config = load_config(folder)
         from transformers import AutoTokenizer
 
-        with temporary_folder() as own:
+        with temporary_folder() as target:
             for path in find_tokenizer_files(folder):
                 if path.name not in _SETTINGS:
-                    copy_new(path.resolve(), own / path.name, path.stat().st_size)
+                    copy_new(path.resolve(), target / path.name, path.stat().st_size)
             for name in _SETTINGS:
                 settings = read_tokenizer_settings(folder, name)
                 if settings is not None:
-                    write_new(own / name, json.dumps(settings).encode())
+                    write_new(target / name, json.dumps(settings).encode())
             return AutoTokenizer.from_pretrained(
-                own, config=config, local_files_only=True, trust_remote_code=False
+                target, config=config, local_files_only=True, trust_remote_code=False
             )
 
 

@@ -84,8 +84,8 @@ def random_deletion(text: str, rng: random.Random) -> str:
     words = text.split()
     if len(words) < 2:
         return text
-    kept = [word for word in words if rng.random() >= 0.1]
-    return " ".join(kept or [rng.choice(words)])
+    remaining = [word for word in words if rng.random() >= 0.1]
+    return " ".join(remaining or [rng.choice(words)])
 
 
 def _with_pillow(

@@ -56,7 +56,7 @@ FOLLOWS = {
     "random_seed": "source has it in `weights`",
     "joint": "the configuration of the weights says it, and source has its hash",
     "numbers": "the rule says it",
-    "rule": "source names it",
+    "build_rule": "source names it",
 }
 """Fields of encoders that follow from others."""
 OPTIONAL = {
