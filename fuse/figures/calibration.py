@@ -1,8 +1,8 @@
 """Calibration of a classifier's probabilities; `fuse.training.calibration` fits it.
 
-A temperature makes confidence honest (Guo et al. 2017, "On Calibration of Modern Neural Networks"),
-class biases bring the classes' shares back, and offsets let decisions hear rare classes. The model
-stays as it is.
+A temperature corrects the confidence (Guo et al. 2017, "On Calibration of Modern Neural
+Networks"), class biases correct the shares of the classes, and offsets favour rare classes in
+decisions. The model stays unchanged.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .record import Number
 
 Probabilities = NDArray[np.float64]
 Shift = Annotated[Number, Field(ge=-500, le=500)]
-"""Of a log-probability; its power of e is a number still."""
+"""Added to a log-probability; small enough that its exponential is finite."""
 Decide = Literal["accuracy", "macro_f1"]
-"""A decision rule, named after the figure that it is for; see `Calibration.decide`."""
+"""A decision rule, named after the metric that it favours; see `Calibration.decide`."""
 DECIDE: tuple[Decide, ...] = get_args(Decide)
 
 SMALLEST = np.finfo(np.float64).tiny
@@ -28,24 +28,24 @@ SMALLEST = np.finfo(np.float64).tiny
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """p_c^(1/temperature) · exp(bias_c), normalised, and the classes that are decided for."""
+    """Calibrated probabilities p_c^(1/temperature) · exp(bias_c), normalised, and decisions."""
 
     temperature: Annotated[Number, Field(ge=1e-3, le=1e3)]
-    """1 changes nothing; larger ones flatten."""
+    """1 changes nothing; larger values flatten."""
     biases: tuple[Shift, ...]
     """One a class; zeros change nothing."""
     offsets: tuple[Shift, ...]
-    """One a class, of the rule ``macro_f1`` alone; zeros make it the rule ``accuracy``."""
+    """One a class, used by the rule ``macro_f1``; zeros make it the rule ``accuracy``."""
 
     @classmethod
     def none(cls, classes: int) -> Calibration:
-        """Changes nothing."""
+        """A calibration that changes nothing."""
         return cls(1.0, (0.0,) * classes, (0.0,) * classes)
 
     @model_validator(mode="before")
     @classmethod
     def _of_older_runs(cls, content: Any) -> Any:
-        """A calibration without biases: its offsets changed the probabilities."""
+        """In older runs there are no biases, and the offsets change the probabilities."""
         if not isinstance(content, dict) or "biases" in content:
             return content
         offsets = content.get("offsets")
@@ -62,14 +62,14 @@ class Calibration:
         return self
 
     def __call__(self, probabilities: Probabilities) -> Probabilities:
-        """Class probabilities, (rows, classes), to calibrated ones."""
+        """Calibrates class probabilities, (rows, classes)."""
         return shift(temper(probabilities, self.temperature), np.asarray(self.biases))
 
     def decide(self, calibrated: Probabilities, rule: Decide) -> NDArray[np.int64]:
         """Class codes, (rows,).
 
-        ``accuracy`` takes the likeliest class, which is right most often if the probabilities are
-        true; ``macro_f1`` that of the highest p_c · exp(offset_c).
+        ``accuracy`` takes the most probable class, ``macro_f1`` that with the highest
+        p_c · exp(offset_c).
 
         Args:
             calibrated: Calibrated class probabilities, (rows, classes).

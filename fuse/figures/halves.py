@@ -1,4 +1,4 @@
-"""Rows apart by which halves of a post they have: text and picture, or one of them."""
+"""Rows by what their posts have: text and picture, or one of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _HALVES: dict[Presence, tuple[bool, bool]] = {
 
 
 def rows_by_presence(present: NDArray[np.bool_]) -> dict[Presence, NDArray[np.bool_]]:
-    """The rows of each kind that there is, (rows,); none where all are whole.
+    """Masks of the rows of each kind that occurs, (rows,); empty if all posts are whole.
 
     Args:
-        present: Whether each row has a text, and a picture, (rows, 2).
+        present: Whether each row has a text and a picture, (rows, 2).
     """
     if present.all():
         return {}
-    found = {kind: (present == np.array(of)).all(1) for kind, of in _HALVES.items()}
-    return {kind: rows for kind, rows in found.items() if rows.any()}
+    masks = {kind: (present == np.array(halves)).all(1) for kind, halves in _HALVES.items()}
+    return {kind: mask for kind, mask in masks.items() if mask.any()}

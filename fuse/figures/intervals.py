@@ -1,4 +1,4 @@
-"""Percentile intervals of every figure of `metrics.probability_score`."""
+"""Percentile intervals of all scores of `metrics.probability_score`."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ def score_intervals(
 ) -> ScoreIntervals:
     """Intervals by resampling rows, or groups of them; see `resampling.resample`.
 
-    A resample without rows of a class, or with no others, does not count for what it cannot say.
+    Resamples without rows of a class, or with no others, are ignored where the score is undefined.
 
     Args:
         labels: True class codes, (rows,).
-        probabilities: Of each class, (rows, classes), rows summing to 1.
+        probabilities: Class probabilities, (rows, classes).
         names: Class names by code.
-        predicted: Predicted class codes, (rows,); default: the likeliest.
-        groups: Numbers of the groups that are drawn together, (rows,); default: each row alone.
+        predicted: Predicted class codes, (rows,); default: the most probable.
+        groups: Group numbers, (rows,), of rows that are drawn together; default: each alone.
         resamples: Number of resamples.
         seed: Seed of the generator.
     """
     rows, classes = probabilities.shape
     curves = [_Curve.of(labels == code, probabilities[:, code]) for code in range(classes)]
     likeliest = probabilities.argmax(1) if predicted is None else predicted
-    confused = confusion_cells(labels, likeliest, classes)
-    summed = _summed(labels, probabilities)
+    cells = confusion_cells(labels, likeliest, classes)
+    terms = _row_terms(labels, probabilities)
     units = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
 
-    def drawn(times: Floats) -> dict[str, Floats]:
-        times = times[:, units]  # of each row
-        confusions = (times @ confused).reshape(-1, classes, classes)
+    def statistic(unit_counts: Floats) -> dict[str, Floats]:
+        counts = unit_counts[:, units]
+        confusions = (counts @ cells).reshape(-1, classes, classes)
         return {
             **confusion_scores(confusions),
             "confusions": confusions,
-            **_ranked(times, curves),
-            **{key: ((times @ values).T / times.sum(1)).T for key, values in summed.items()},
+            **_ranking_scores(counts, curves),
+            **{key: ((counts @ values).T / counts.sum(1)).T for key, values in terms.items()},
         }
 
-    found = resample(drawn, int(units.max()) + 1, resamples=resamples, seed=seed)
-    found["calibration_error"] = np.abs(found["calibration_error"]).sum(1)
-    confusions, precision = found.pop("confusions"), found.pop("average_precision")
+    scores = resample(statistic, int(units.max()) + 1, resamples=resamples, seed=seed)
+    scores["calibration_error"] = np.abs(scores["calibration_error"]).sum(1)
+    confusions, precision = scores.pop("confusions"), scores.pop("average_precision")
     f1 = mask_absent_classes(class_f1(confusions), confusions)
     per_class = {
         name: ClassIntervals(
@@ -66,11 +66,13 @@ def score_intervals(
         )
         for code, name in enumerate(names)
     }
-    of_figures = {name: _interval(values) for name, values in found.items()}
-    confidence = probabilities.max(1)
-    null = null_errors(confidence, units, resamples=resamples, seed=seed)
+    null = null_errors(probabilities.max(1), units, resamples=resamples, seed=seed)
     return ScoreIntervals.model_validate(
-        {**of_figures, "calibration_error_null": Interval.of(null), "per_class": per_class}
+        {
+            **{name: _interval(values) for name, values in scores.items()},
+            "calibration_error_null": Interval.of(null),
+            "per_class": per_class,
+        }
     )
 
 
@@ -81,7 +83,7 @@ def score_decisions(
     *,
     groups: Codes | None = None,
 ) -> dict[Decide, Decision]:
-    """What the decisions of each rule are worth.
+    """Scores of the decisions of each rule.
 
     Args:
         labels: True class codes, (rows,).
@@ -89,20 +91,20 @@ def score_decisions(
         classes: Number of classes.
         groups: See `score_intervals`.
     """
-    found = {}
+    decisions = {}
     for rule, codes in decided.items():
-        values = confusion_scores(confusion(labels, codes, classes))
-        drawn, _ = bootstrap(labels, codes, classes, groups=groups)
-        found[rule] = Decision(
-            accuracy=float(values["accuracy"]),
-            macro_f1=float(values["macro_f1"]),
-            intervals={key: drawn[key] for key in DECIDE},
+        scores = confusion_scores(confusion(labels, codes, classes))
+        intervals, _ = bootstrap(labels, codes, classes, groups=groups)
+        decisions[rule] = Decision(
+            accuracy=float(scores["accuracy"]),
+            macro_f1=float(scores["macro_f1"]),
+            intervals={key: intervals[key] for key in DECIDE},
         )
-    return found
+    return decisions
 
 
 class _Curve:
-    """A class against the rest, its rows ordered by falling probability, equal ones together."""
+    """A class against the rest: rows by falling probability, grouped by equal ones."""
 
     def __init__(self, order: NDArray[np.int64], starts: NDArray[np.int64], positive: Floats):
         self._order, self._starts, self._positive = order, starts, positive
@@ -114,39 +116,44 @@ class _Curve:
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         return cls(order, starts, positive[order].astype(float))
 
-    def areas(self, times: Floats) -> tuple[Floats, Floats]:
-        """ROC-AUC and average precision of each resample, NaN where a side has no rows."""
-        drawn = times[:, self._order]
-        inside = np.add.reduceat(drawn * self._positive, self._starts, axis=1)
-        every = np.add.reduceat(drawn, self._starts, axis=1)
-        outside = every - inside
-        hits, reached = inside.cumsum(1), every.cumsum(1)
-        misses = outside.cumsum(1)
+    def areas(self, counts: Floats) -> tuple[Floats, Floats]:
+        """ROC-AUC and average precision of each resample; NaN if all or no rows are of the class.
+
+        Args:
+            counts: How often each row is drawn, (resamples, rows).
+        """
+        counts = counts[:, self._order]
+        positive = np.add.reduceat(counts * self._positive, self._starts, axis=1)
+        both = np.add.reduceat(counts, self._starts, axis=1)
+        negative = both - positive
+        true_positives, selected = positive.cumsum(1), both.cumsum(1)
+        false_positives = negative.cumsum(1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            # A pair of one row of either side counts where the class has the higher probability,
-            # half where both have the same (Mann and Whitney 1947).
-            lost = (inside * (misses - outside / 2)).sum(1)
-            area = 1 - lost / (hits[:, -1] * misses[:, -1])
-            average = (inside * hits / np.maximum(reached, 1)).sum(1) / hits[:, -1]
-        return area, np.where(misses[:, -1] > 0, average, np.nan)  # 0 / 0 of a side without rows
+            # A pair of a positive and a negative row counts 1 if the positive one is more probable,
+            # 1/2 if both are equally probable (Mann and Whitney 1947).
+            lost = (positive * (false_positives - negative / 2)).sum(1)
+            area = 1 - lost / (true_positives[:, -1] * false_positives[:, -1])
+            average = (positive * true_positives / np.maximum(selected, 1)).sum(1)
+            average = average / true_positives[:, -1]
+        return area, np.where(false_positives[:, -1] > 0, average, np.nan)
 
 
-def _ranked(times: Floats, curves: Sequence[_Curve]) -> dict[str, Floats]:
-    """Mean ROC-AUC of the classes, (resamples,), and each class's average precision."""
-    areas = [curve.areas(times) for curve in curves]
-    roc = np.stack([area for area, _ in areas], 1)
-    known = ~np.isnan(roc)
-    total = np.where(known, roc, 0.0).sum(1)
+def _ranking_scores(counts: Floats, curves: Sequence[_Curve]) -> dict[str, Floats]:
+    """Mean ROC-AUC of the classes, (resamples,), and the average precision of each class."""
+    areas, precisions = zip(*[curve.areas(counts) for curve in curves], strict=True)
+    roc = np.stack(areas, 1)
+    defined = ~np.isnan(roc)
+    total = np.where(defined, roc, 0.0).sum(1)
     return {
         "roc_auc": np.divide(
-            total, known.sum(1), out=np.full(len(times), np.nan), where=known.any(1)
+            total, defined.sum(1), out=np.full(len(counts), np.nan), where=defined.any(1)
         ),
-        "average_precision": np.stack([average for _, average in areas], 1),
+        "average_precision": np.stack(precisions, 1),
     }
 
 
-def _summed(labels: Codes, probabilities: Floats) -> dict[str, Floats]:
-    """What each row adds to the figures that are means over rows."""
+def _row_terms(labels: Codes, probabilities: Floats) -> dict[str, Floats]:
+    """The terms of each row in the scores that are means over rows."""
     rows, classes = probabilities.shape
     confidence = probabilities.max(1)
     bins = np.zeros((rows, BINS))
@@ -161,5 +168,5 @@ def _summed(labels: Codes, probabilities: Floats) -> dict[str, Floats]:
 
 
 def _interval(values: Floats) -> Interval | None:
-    known = values[~np.isnan(values)]
-    return Interval.of(known) if len(known) else None
+    defined = values[~np.isnan(values)]
+    return Interval.of(defined) if len(defined) else None

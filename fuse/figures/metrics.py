@@ -1,4 +1,4 @@
-"""Figures of a classifier."""
+"""Scores of a classifier."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def score(labels: Codes, predicted: Codes, names: Sequence[str]) -> Scores:
     Args:
         labels: True class codes, (rows,).
         predicted: Predicted class codes, (rows,).
-        names: Class names by code. A class without rows or predictions counts as 0.
+        names: Class names by code. A class without rows or predictions has 0.
     """
-    counted = confusions.confusion(labels, predicted, len(names))
+    confusion = confusions.confusion(labels, predicted, len(names))
     per_class = zip(
         names,
-        confusions.class_precision(counted),
-        confusions.class_recall(counted),
-        confusions.class_f1(counted),
-        counted.sum(axis=1),
+        confusions.class_precision(confusion),
+        confusions.class_recall(confusion),
+        confusions.class_f1(confusion),
+        confusion.sum(axis=1),
         strict=True,
     )
     return Scores(
@@ -38,40 +38,40 @@ def score(labels: Codes, predicted: Codes, names: Sequence[str]) -> Scores:
             )
             for name, precision, recall, f1, support in per_class
         },
-        confusion=counted.tolist(),
-        **{key: float(value) for key, value in confusions.confusion_scores(counted).items()},
+        confusion=confusion.tolist(),
+        **{key: float(value) for key, value in confusions.confusion_scores(confusion).items()},
     )
 
 
 def probability_score(
     labels: Codes, probabilities: Floats, names: Sequence[str], *, predicted: Codes | None = None
 ) -> Scores:
-    """`score` of the predicted classes, and how good the probabilities are.
+    """`score` of the predicted classes, and scores of the probabilities.
 
     Args:
         labels: True class codes, (rows,).
-        probabilities: Of each class, (rows, classes), rows summing to 1.
+        probabilities: Class probabilities, (rows, classes).
         names: Class names by code.
-        predicted: Predicted class codes, (rows,); default: the likeliest. How good the
-            probabilities are does not depend on them.
+        predicted: Predicted class codes, (rows,); default: the most probable. The scores of the
+            probabilities do not depend on them.
     """
-    # A second to import, which workers that train do without.
+    # The import takes a second, and workers that train do not need it.
     from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
     codes = list(range(len(names)))
     likeliest = probabilities.argmax(1)
-    found = score(labels, likeliest if predicted is None else predicted, names)
+    scores = score(labels, likeliest if predicted is None else predicted, names)
     areas: list[float] = []
     per_class: dict[str, ClassScores] = {}
-    for code, (name, scores) in enumerate(found.per_class.items()):
-        inside, likely = labels == code, probabilities[:, code]
+    for code, (name, of_class) in enumerate(scores.per_class.items()):
+        is_class, probability = labels == code, probabilities[:, code]
         precision = None
-        if inside.any() and not inside.all():
-            areas.append(float(roc_auc_score(inside, likely)))
-            precision = float(average_precision_score(inside, likely))
-        per_class[name] = scores.model_copy(update={"average_precision": precision})
+        if is_class.any() and not is_class.all():
+            areas.append(float(roc_auc_score(is_class, probability)))
+            precision = float(average_precision_score(is_class, probability))
+        per_class[name] = of_class.model_copy(update={"average_precision": precision})
     brier = brier_score_loss(labels, probabilities, labels=codes, scale_by_half=False)
-    return found.model_copy(
+    return scores.model_copy(
         update={
             "per_class": per_class,
             "neg_log_loss": float(log_likelihoods(labels, probabilities).mean()),
@@ -89,27 +89,26 @@ def selection_score(
 
     Args:
         labels: True class codes, (rows,).
-        probabilities: Of each class, (rows, classes), rows summing to 1.
-        predicted: Predicted class codes, (rows,); default: the likeliest.
+        probabilities: Class probabilities, (rows, classes).
+        predicted: Predicted class codes, (rows,); default: the most probable.
     """
-    classes = probabilities.shape[1]
     codes = probabilities.argmax(1) if predicted is None else predicted
-    counted = confusions.confusion(labels, codes, classes)
-    return metric_scores(counted, float(log_likelihoods(labels, probabilities).mean()))
+    confusion = confusions.confusion(labels, codes, probabilities.shape[1])
+    return metric_scores(confusion, float(log_likelihoods(labels, probabilities).mean()))
 
 
-def metric_scores(counted: confusions.Numbers, neg_log_loss: float) -> MetricScores:
-    """The metrics that follow from a confusion, (classes, classes), and the one that does not."""
-    found = confusions.confusion_scores(counted)
+def metric_scores(confusion: confusions.Numbers, neg_log_loss: float) -> MetricScores:
+    """All metrics, given a confusion matrix (classes, classes) and the log-likelihood."""
+    scores = confusions.confusion_scores(confusion)
     return MetricScores(
-        macro_f1=float(found["macro_f1"]),
-        accuracy=float(found["accuracy"]),
+        macro_f1=float(scores["macro_f1"]),
+        accuracy=float(scores["accuracy"]),
         neg_log_loss=neg_log_loss,
     )
 
 
 def log_likelihoods(labels: Codes, probabilities: Floats) -> Floats:
     """Log-probability of each row's true class, (rows,), clipped as scikit-learn does."""
-    likely = probabilities[np.arange(len(labels)), labels]
-    logs: Floats = np.log(likely.clip(np.finfo(probabilities.dtype).eps))
+    of_true = probabilities[np.arange(len(labels)), labels]
+    logs: Floats = np.log(of_true.clip(np.finfo(probabilities.dtype).eps))
     return logs

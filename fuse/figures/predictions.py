@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from .calibration import Decide
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Rows in the order of the file."""
+    """Predictions of rows, in the order of the file."""
 
     guids: list[str]
     labels: NDArray[np.int64]
@@ -31,13 +32,13 @@ class Predictions:
         """Probability of the predicted class, (rows,)."""
         return np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
 
-    def only(self, chosen: NDArray[np.bool_]) -> Predictions:
-        """The chosen rows, (rows,) bool."""
+    def only(self, mask: NDArray[np.bool_]) -> Predictions:
+        """The rows of a mask, (rows,) bool."""
         return Predictions(
-            [guid for guid, kept in zip(self.guids, chosen.tolist(), strict=True) if kept],
-            self.labels[chosen],
-            self.predicted[chosen],
-            self.probabilities[chosen],
-            None if self.groups is None else self.groups[chosen],
-            {rule: codes[chosen] for rule, codes in self.decided.items()},
+            list(compress(self.guids, mask.tolist())),
+            self.labels[mask],
+            self.predicted[mask],
+            self.probabilities[mask],
+            None if self.groups is None else self.groups[mask],
+            {rule: codes[mask] for rule, codes in self.decided.items()},
         )

@@ -1,4 +1,4 @@
-"""What records of figures are made of."""
+"""Building blocks of the records of figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 Integer = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
 Ordinal = Annotated[int, Strict(), Field(ge=1, le=1 << 31)]
-"""From 1."""
+"""A number counted from 1."""
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 
 
@@ -30,7 +30,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     def as_json(self) -> JsonObject:
-        """Plain values; fields that were never set are left out."""
+        """JSON values, without fields that were never set."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -43,7 +43,7 @@ class Interval:
 
     @classmethod
     def of(cls, samples: NDArray[np.float64]) -> Interval:
-        """The central `LEVEL` of resampled figures, (resamples,); NaN ones do not count."""
+        """The central `LEVEL` of resampled figures, (resamples,), ignoring NaN."""
         low, high = np.nanquantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return cls(float(low), float(high))
 

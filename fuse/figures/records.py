@@ -1,6 +1,6 @@
-"""Figures of a trained model as records: what a run's ``metrics.json`` and ``metrics.jsonl`` hold.
+"""Records of a trained model's figures, as in ``metrics.json`` and ``metrics.jsonl`` of a run.
 
-A record of an older version may lack optional fields and have others, which are left out.
+Records of older versions may lack optional fields; fields that are gone are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .study import BaselineComparison, PickedEnsemble
 
 
 class ClassScores(Record):
-    """Figures of one class (0–1)."""
+    """Scores of one class (0–1)."""
 
     precision: Number
     recall: Number
@@ -30,11 +30,11 @@ class ClassScores(Record):
     support: Count
     """Rows of the class."""
     average_precision: Number | None = None
-    """None where all rows or none are of the class."""
+    """None if all rows or none are of the class."""
 
 
 class Scores(Record):
-    """Figures of predictions (0–1 unless noted). See `metrics.score`."""
+    """Scores of predictions (0–1 unless noted), see `metrics.score`."""
 
     rows: Count
     accuracy: Number
@@ -42,7 +42,7 @@ class Scores(Record):
     macro_recall: Number
     macro_f1: Number
     weighted_f1: Number
-    """Weighted by the rows of each class; the macro figures count classes alike."""
+    """Weighted by the rows of each class; macro scores weight classes equally."""
     per_class: dict[str, ClassScores]
     """By class name, in the order of the codes."""
     confusion: list[list[Count]]
@@ -50,16 +50,16 @@ class Scores(Record):
     neg_log_loss: Number | None = None
     """Mean log-probability of the true class, at most 0."""
     brier: Number | None = None
-    """Mean squared distance of the probabilities to the one-hot truth, 0–2."""
+    """Mean squared distance of the probabilities to the one-hot labels, 0–2."""
     calibration_error: Number | None = None
     """See `reliability.reliability_bins`."""
     roc_auc: Number | None = None
-    """Each class against the rest, mean over classes; None where no class has rows and others."""
+    """Each class against the rest, mean over classes; None if all rows are of one class."""
 
     @property
     def absent(self) -> list[str]:
-        """Classes without a row, which have no part in macro figures."""
-        return [name for name, of in self.per_class.items() if not of.support]
+        """Classes without rows, which are left out of macro scores."""
+        return [name for name, scores in self.per_class.items() if not scores.support]
 
     @model_validator(mode="after")
     def _square(self) -> Self:
@@ -70,22 +70,22 @@ class Scores(Record):
 
 
 def absent_notes(names: Sequence[str], rows: str = "judged") -> list[str]:
-    """What a reader of figures must know of classes without a row.
+    """Notes on classes without rows.
 
     Args:
         names: The classes.
-        rows: Of which rows.
+        rows: The kind of rows.
     """
     if not names:
         return []
-    said = "no figure of its own and no part in macro figures"
+    effect = "no figure of its own and no part in macro figures"
     if rows != "judged":
-        said = "nothing was learned of it"
-    return [f"no {rows} row is of the class {', '.join(map(repr, names))}: {said}"]
+        effect = "nothing was learned of it"
+    return [f"no {rows} row is of the class {', '.join(map(repr, names))}: {effect}"]
 
 
 class MetricScores(Record):
-    """A value for each of `METRICS`."""
+    """A value of each of `METRICS`."""
 
     macro_f1: Number
     accuracy: Number
@@ -98,16 +98,16 @@ class MetricScores(Record):
 
 
 class Decision(Record):
-    """What the decisions of one rule are worth on the outer rows."""
+    """Scores of the decisions of one rule on the outer rows."""
 
     accuracy: Number
     macro_f1: Number
     intervals: dict[str, Interval] = Field(default_factory=dict)
-    """Of both."""
+    """Intervals of both."""
 
 
 class PartScores(MetricScores):
-    """Calibrated scores of one outer part."""
+    """Scores of one outer part, calibrated."""
 
     rows: Count
 
@@ -122,7 +122,7 @@ class EpochRecord(Record):
     learning_rate: Number
     """At the end of the epoch."""
     macro_f1: Number | None = None
-    """Of the validation rows, as the next two; None without such rows."""
+    """On the validation rows, like the next two; None without such rows."""
     accuracy: Number | None = None
     neg_log_loss: Number | None = None
 
@@ -134,27 +134,27 @@ class EpochRecord(Record):
         return value
 
     def as_json(self) -> JsonObject:
-        """Plain values; without validation rows there are no metrics."""
+        """JSON values; without metrics if there are no validation rows."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 class MemberRecord(Record):
-    """A member of the folds: where it stopped, its metrics on its validation rows, and alone."""
+    """A member that was trained without a fold, and its metrics on its validation rows."""
 
     member: Integer
-    """From 1, as `setting` and `part`."""
+    """Number from 1, like `setting` and `part`."""
     setting: Integer = 1
     part: Integer = 1
     seed: Integer | None = None
     best_epoch: Integer
     training_rows: Count
     stopping_rows: Count
-    """Validation rows."""
+    """Number of validation rows."""
     macro_f1: Number
     accuracy: Number
     neg_log_loss: Number | None = None
     outer: MetricScores | None = None
-    """Of this member alone, uncalibrated, on the outer rows of its part."""
+    """Of this member, uncalibrated, on the outer rows of its part."""
 
 
 class Spread(Record):
@@ -165,14 +165,14 @@ class Spread(Record):
 
 
 class ClassIntervals(Record):
-    """Intervals of a class; None where no resample has the figure."""
+    """Intervals of the scores of a class; None if undefined in all resamples."""
 
     f1: Interval
     average_precision: Interval | None
 
 
 class ScoreIntervals(Record):
-    """Intervals of `Scores`; None where no resample has the figure."""
+    """Intervals of `Scores`; None if undefined in all resamples."""
 
     accuracy: Interval
     macro_f1: Interval
@@ -183,15 +183,15 @@ class ScoreIntervals(Record):
     neg_log_loss: Interval | None = None
     brier: Interval | None = None
     calibration_error: Interval | None = None
-    """Higher than the figure by its nature: fewer different rows fill the same bins."""
+    """Usually above the error itself, as fewer distinct rows fill the same bins."""
     calibration_error_null: Interval | None = None
-    """Of a calibrated model, see `reliability.null_errors`; None in older runs."""
+    """Of a perfectly calibrated model, see `reliability.null_errors`; None in older runs."""
     per_class: dict[str, ClassIntervals]
     """By class name, in the order of the codes."""
 
 
 class Duplicates(Record):
-    """Outer rows that show a post which was learned from."""
+    """Outer rows of posts that have a duplicate among the development rows."""
 
     rows: Count
     guids: list[str]
@@ -203,7 +203,7 @@ class RunFigures(Record):
     outer: Scores
     outer_uncalibrated: Scores | None = None
     inner: Scores | None = None
-    """Of held-out development rows, each calibrated on the other folds."""
+    """On held-out development rows, each calibrated on the other folds."""
     inner_uncalibrated: Scores | None = None
     decisions: dict[Decide, Decision] = Field(default_factory=dict)
     """Of `outer` by each decision rule; empty in older runs."""
@@ -213,22 +213,22 @@ class RunFigures(Record):
     """Over the outer parts."""
     duplicates: Duplicates | None = None
     outer_without_duplicates: Scores | None = None
-    """None where there are no other rows."""
+    """None if all outer rows are duplicates."""
     halves: dict[Presence, Scores] = Field(default_factory=dict)
-    """Of `outer`, apart by what the rows have; none where all are whole posts."""
+    """Scores of the outer rows by what their posts have; empty if all are whole."""
     members: list[MemberRecord] = Field(default_factory=list)
     spread: dict[Metric, Spread] = Field(default_factory=dict)
-    """Of single members over the outer rows."""
+    """Over single members, on the outer rows."""
     intervals: ScoreIntervals | None = None
     """Of `outer`."""
     training_rows: Count | None = None
     """Development rows of the first part."""
     ensembles: list[PickedEnsemble] = Field(default_factory=list)
-    """How the settings of the model were picked, of all outer parts or of each; none where it is of
+    """How the settings of the model were chosen, for all outer parts or for each; empty if it has
     one setting a study."""
     baselines: dict[str, dict[str, BaselineComparison]] = Field(default_factory=dict)
-    """Of a nested choice: the searches' baselines on the outer rows, by name and metric, beside the
-    model's decisions by the rule of that metric."""
+    """In a nested choice: the searches' baselines on the outer rows, by name and metric, compared
+    with the model's decisions by the rule of that metric."""
 
     @model_validator(mode="after")
     def _of_the_same_classes(self) -> Self:
@@ -238,17 +238,17 @@ class RunFigures(Record):
         return self
 
     def table(self) -> tuple[list[str], list[list[object]]]:
-        """Header and rows of the outer figures with their intervals, under the fields' names."""
-        found = self.intervals
+        """Header and rows of the outer scores with their intervals, by the names of the fields."""
+        intervals = self.intervals
         rows: list[list[object]] = [
-            [name, value, getattr(found, name, None)]
+            [name, value, getattr(intervals, name, None)]
             for name, value in self.outer
             if isinstance(value, float)
         ]
         rows += [
-            [f"f1 of {name}", of.f1, found and found.per_class[name].f1]
-            for name, of in self.outer.per_class.items()
-            if of.support
+            [f"f1 of {name}", scores.f1, intervals and intervals.per_class[name].f1]
+            for name, scores in self.outer.per_class.items()
+            if scores.support
         ]
         return ["outer", f"{self.outer.rows} rows", f"{LEVEL:.0%} interval"], rows
 

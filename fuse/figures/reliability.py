@@ -1,4 +1,4 @@
-"""How far the confidence of a classifier is from the share of its predictions that are right."""
+"""Reliability: the confidence of a classifier against the share of right predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """One bin of the reliability diagram: confidences in (low, high]; the first holds 0 too."""
+    """A bin of the reliability diagram: confidences in (low, high]; the first includes 0."""
 
     low: float
     high: float
@@ -33,22 +33,22 @@ def reliability_bins(
     Calibration of Modern Neural Networks", eq. 3).
 
     Args:
-        confidence: Probability given to the predicted class, 0–1, (rows,).
+        confidence: Probability of the predicted class, 0–1, (rows,).
         correct: Whether the prediction is right, (rows,).
 
     Returns:
         The bins from low to high, and the error (0–1).
     """
-    of = bin_indices(confidence)
-    found, error = [], 0.0
-    for number in range(BINS):
-        inside = of == number
-        rows = int(inside.sum())
-        mean = float(confidence[inside].mean()) if rows else 0.0
-        right = float(correct[inside].mean()) if rows else 0.0
-        found.append(Bin(number / BINS, (number + 1) / BINS, rows, mean, right))
-        error += rows / len(confidence) * abs(right - mean)
-    return found, error
+    indices = bin_indices(confidence)
+    bins, error = [], 0.0
+    for index in range(BINS):
+        mask = indices == index
+        rows = int(mask.sum())
+        mean = float(confidence[mask].mean()) if rows else 0.0
+        accuracy = float(correct[mask].mean()) if rows else 0.0
+        bins.append(Bin(index / BINS, (index + 1) / BINS, rows, mean, accuracy))
+        error += rows / len(confidence) * abs(accuracy - mean)
+    return bins, error
 
 
 def null_errors(
@@ -58,15 +58,15 @@ def null_errors(
     resamples: int,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Calibration errors that a perfectly calibrated model of these confidences would show.
+    """Calibration errors of a perfectly calibrated model with these confidences.
 
-    The error of finitely many rows is never 0. Whether each prediction is right is drawn with its
-    confidence as the probability, the confidences stay (parametric bootstrap: Bröcker and Smith
-    2007, "Increasing the Reliability of Reliability Diagrams").
+    The error of finitely many rows is never 0. Each prediction is drawn to be right with its
+    confidence as the probability (parametric bootstrap: Bröcker and Smith 2007, "Increasing the
+    Reliability of Reliability Diagrams").
 
     Args:
-        confidence: Probability given to the predicted class, 0–1, (rows,).
-        groups: Numbers of the groups from 0, (rows,), whose rows share their draw.
+        confidence: Probability of the predicted class, 0–1, (rows,).
+        groups: Group numbers from 0, (rows,), of rows that share their draw.
         resamples: Number of draws.
         seed: Seed of the generator.
 
@@ -74,14 +74,14 @@ def null_errors(
         (resamples,), 0–1.
     """
     generator = np.random.default_rng(seed)
-    inside = np.eye(BINS)[bin_indices(confidence)]
+    in_bin = np.eye(BINS)[bin_indices(confidence)]
     errors = np.empty(resamples)
-    for number in range(resamples):
-        right = generator.random(int(groups.max()) + 1)[groups] < confidence
-        errors[number] = np.abs((right - confidence) @ inside).sum() / len(confidence)
+    for index in range(resamples):
+        correct = generator.random(int(groups.max()) + 1)[groups] < confidence
+        errors[index] = np.abs((correct - confidence) @ in_bin).sum() / len(confidence)
     return errors
 
 
 def bin_indices(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Number of the bin that each confidence falls into, (rows,)."""
+    """Index of the bin of each confidence, (rows,)."""
     return np.searchsorted(np.arange(1, BINS) / BINS, confidence, side="left").astype(np.int64)

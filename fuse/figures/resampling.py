@@ -1,7 +1,7 @@
-"""Bootstrap intervals: figures on resamples of the rows that judged a classifier (Efron 1979).
+"""Bootstrap intervals: scores on resamples of the rows that judge a classifier (Efron 1979).
 
-The training is not repeated: the intervals hold the chance of the test rows, not that of the
-model's seed.
+The training is not repeated: the intervals reflect the choice of test rows, not the seed of the
+model.
 """
 
 from __future__ import annotations
@@ -15,55 +15,56 @@ from .confusion import Codes, Floats, class_f1, confusion_scores
 from .record import Interval
 
 RESAMPLES = 1000
-"""Bootstrap resamples behind every interval of a report."""
+"""Number of resamples of every interval in a report."""
 SEED = 0
-"""Seed of the bootstrap, so that the same rows give the same intervals."""
+"""Seed of the bootstrap: equal rows give equal intervals."""
 _AT_ONCE = 100
-"""Resamples worked on together; bounds the memory."""
+"""Resamples that are evaluated together; bounds the memory."""
 
 
 def resample(
     statistic: Callable[..., dict[str, Floats]], *sizes: int, resamples: int, seed: int
 ) -> dict[str, Floats]:
-    """Evaluates a statistic on resamples, drawn with replacement.
+    """Evaluates a statistic on resamples that are drawn with replacement.
 
     Each resample draws ``generator.integers(0, size, size)`` from ``numpy.random.default_rng``.
 
     Args:
-        statistic: Takes how often each unit of each sample is drawn, ``(drawn, size)`` each, to
-            named figures, ``(drawn, …)``.
-        sizes: Units (rows, or groups of rows) of each sample; samples are drawn independently.
+        statistic: Computes named values, ``(some, …)``, given how often each unit of each sample
+            is drawn, ``(some, size)`` each.
+        sizes: Number of units (rows, or groups of rows) of each sample; samples are drawn
+            independently.
         resamples: Number of resamples.
         seed: Seed of the generator.
 
     Returns:
-        The figures of all resamples, ``(resamples, …)``.
+        The values of all resamples, ``(resamples, …)``.
     """
     generator = np.random.default_rng(seed)
 
-    def times(size: int, count: int) -> Floats:
+    def draw_counts(size: int, count: int) -> Floats:
         draws = [generator.integers(0, size, size) for _ in range(count)]
         return np.stack([np.bincount(draw, minlength=size) for draw in draws]).astype(np.float64)
 
     parts = []
     for first in range(0, resamples, _AT_ONCE):
         count = min(_AT_ONCE, resamples - first)
-        parts.append(statistic(*[times(size, count) for size in sizes]))
+        parts.append(statistic(*[draw_counts(size, count) for size in sizes]))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def sum_by_group(values: Floats, groups: NDArray[np.int64]) -> Floats:
-    """Sums of rows of one group, (rows, …) → (groups, …), in the order of group numbers."""
-    _, place = np.unique(groups, return_inverse=True)
-    sums = np.zeros((place.max() + 1, *values.shape[1:]))
-    np.add.at(sums, place, values)
+    """Sums the rows of each group, (rows, …) → (groups, …), in the order of group numbers."""
+    _, index = np.unique(groups, return_inverse=True)
+    sums = np.zeros((index.max() + 1, *values.shape[1:]))
+    np.add.at(sums, index, values)
     return sums
 
 
 def mask_absent_classes(values: Floats, confusions: Floats) -> Floats:
-    """A figure of every class on resamples, NaN where the class was not drawn.
+    """Replaces the values of classes by NaN in resamples that lack the class.
 
-    A class that no resample has keeps its values.
+    A class that is in no resample keeps its values.
 
     Args:
         values: (…, resamples, classes)
@@ -74,7 +75,7 @@ def mask_absent_classes(values: Floats, confusions: Floats) -> Floats:
 
 
 def confusion_cells(labels: Codes, predicted: Codes, classes: int) -> Floats:
-    """The cell of the confusion matrix that each row counts in, (rows, classes²), 0 or 1."""
+    """The confusion matrix of each row alone, (rows, classes²), 0 or 1."""
     return np.eye(classes**2)[labels * classes + predicted]
 
 
@@ -98,15 +99,15 @@ def bootstrap(
         seed: Seed of the generator.
 
     Returns:
-        The interval of each of `confusion.confusion_scores`, and that of every class's F1, by class
+        The interval of each score of `confusion.confusion_scores`, and of the F1 of each class, by
         code.
     """
-    drawn = resampled_confusions(
+    (confusions,) = resampled_confusions(
         labels, predicted[None], classes, groups=groups, resamples=resamples, seed=seed
-    )[0]
-    f1 = mask_absent_classes(class_f1(drawn), drawn)
+    )
+    f1 = mask_absent_classes(class_f1(confusions), confusions)
     return (
-        {name: Interval.of(values) for name, values in confusion_scores(drawn).items()},
+        {name: Interval.of(values) for name, values in confusion_scores(confusions).items()},
         [Interval.of(f1[:, code]) for code in range(classes)],
     )
 
@@ -137,8 +138,8 @@ def resampled_confusions(
     if groups is not None:
         runs = [sum_by_group(run, groups) for run in runs]
 
-    def counted(times: Floats) -> dict[str, Floats]:
-        return {"confusion": np.stack([times @ run for run in runs], axis=1)}
+    def statistic(counts: Floats) -> dict[str, Floats]:
+        return {"cells": np.stack([counts @ run for run in runs], axis=1)}
 
-    drawn = resample(counted, len(runs[0]), resamples=resamples, seed=seed)["confusion"]
-    return drawn.swapaxes(0, 1).reshape(len(runs), resamples, classes, classes)
+    cells = resample(statistic, len(runs[0]), resamples=resamples, seed=seed)["cells"]
+    return cells.swapaxes(0, 1).reshape(len(runs), resamples, classes, classes)

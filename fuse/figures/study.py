@@ -1,4 +1,4 @@
-"""What a study found, as records: parts of a search's result and of a run's ``studies.json``."""
+"""Records of a study's results: parts of a search's result and of ``studies.json`` of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from .record import Count, Integer, Interval, Number, Record
 
 Value = bool | int | float | str | None
-"""Of a setting's field."""
+"""A value of a setting's field."""
 
 
 class EndedTrial(Record):
@@ -18,7 +18,7 @@ class EndedTrial(Record):
     number: Count
     state: Literal["complete", "pruned", "fail"]
     score: Number | None
-    """Of a pruned trial its value when it was pruned; None of a failed one."""
+    """The last value of a pruned trial; None for a failed one."""
 
 
 class FailedTrial(Record):
@@ -29,17 +29,17 @@ class FailedTrial(Record):
 
 
 class ParameterImportance(Record):
-    """See `fuse.search.importance.importances`: shares of all parameters sum to 1."""
+    """Importance of a parameter; shares of all sum to 1. See `fuse.search.importance`."""
 
     parameter: str
     median: Number
     low: Number
-    """5 % over resampled trials, `high` 95 %."""
+    """The 5 % quantile over resampled trials; `high` is the 95 % quantile."""
     high: Number
     trials: Count
     """Complete trials that have the parameter."""
     pruned: Count = 0
-    """Trials with it that were given up and have no part, which makes the others survivors."""
+    """Pruned trials with the parameter, which are left out."""
 
 
 class BestOfValue(Record):
@@ -55,55 +55,54 @@ class BestOfValue(Record):
 
 
 class LossWeights(Record):
-    """Scores of the complete trials at one point of the adaptive loss's weights."""
+    """Scores of the complete trials with one pair of weights of the adaptive loss."""
 
     alpha: Number
     beta: Number
     trials: Annotated[Count, Field(ge=1)]
     mean: Number
-    """Of survivors, where trials were given up: too good, and not equally so at every point."""
+    """Of trials that were not pruned; biased upwards where others were."""
     best: Number
     pruned: Count = 0
-    """Trials at this point that were given up and have no part."""
+    """Pruned trials with these weights, which are left out."""
 
 
 class OptimismGap(Record):
-    """How much better a choice looked inside than it is outside."""
+    """The score of a choice on held-out rows and on outer rows."""
 
     inner_score: Number
-    """Mean over units of the score on the rows that a model did not see."""
+    """Mean score of the models on the rows that each did not see."""
     outer_score: Number
-    """Mean over the same models of the score on the outer rows."""
+    """Mean score of the same models on the outer rows."""
     outer_score_together: Number
-    """Score on the outer rows of these models' averaged probabilities."""
+    """Score of the models' average probabilities on the outer rows."""
     optimism_gap: Number
-    """Inner less outer score."""
+    """Inner minus outer score."""
     optimism_interval: tuple[Number, Number]
-    """95 % of the gap, from resampled posts."""
+    """95 % interval of the gap, from resampled posts."""
 
 
 class BaselineComparison(Record):
-    """A metric of a baseline and of a study's choice on the same rows."""
+    """A metric of a baseline and of a study's choice, on the same rows."""
 
     baseline: Number
     choice: Number
     interval: Interval
-    """Of the choice less the baseline, paired; duplicate groups are resampled together."""
+    """Of choice minus baseline, paired; duplicate groups are resampled together."""
 
 
 class BaselineScores(Record):
-    """A classical model beside a study's choice, see `fuse.search.baselines`."""
+    """A classical model compared with a study's choice, see `fuse.search.baselines`."""
 
     name: str
     held_out: dict[str, BaselineComparison]
-    """On the development rows, by models that did not learn from them. The choice was chosen there:
-    of many trials the best looks better than it is."""
+    """On held-out development rows. The choice was made there, which favours it."""
     outer: dict[str, BaselineComparison]
-    """On the outer rows, by the averages of the folds' models."""
+    """On the outer rows, with the averages of the folds' models."""
 
 
 class Look(OptimismGap):
-    """One judgement of a choice on the outer rows."""
+    """One evaluation of a choice on the outer rows."""
 
     trial: Count
     finished: Count = 0
@@ -112,34 +111,34 @@ class Look(OptimismGap):
 
 
 class StudySnapshot(Record):
-    """A study at the time when its trial was trained as a run: an entry of ``studies.json``."""
+    """A study when one of its trials was trained as a run: an entry of ``studies.json``."""
 
     name: str
     metric: str
     trial: Integer
-    """The one that was trained."""
+    """The trial that was trained."""
     trials: list[EndedTrial]
     importance: list[ParameterImportance]
     by_fusion: list[BestOfValue]
     alpha_beta: list[LossWeights]
     judged: Look | None = None
-    """Of this trial; None where no search chose it."""
+    """Evaluation of this trial; None if no search chose it."""
 
 
 ENSEMBLE = "ensemble"
-"""How trials are chosen that an ensemble is of."""
+"""Rule by which the trials of an ensemble are chosen."""
 
 
 class StudySource(Record):
-    """Where a trained setting comes from."""
+    """The study that a trained setting comes from."""
 
     name: str
     """The study."""
     trial: Count | None
-    """None where the study is one setting that needs no search; of an ensemble the heaviest one."""
+    """None if the study is one setting; in an ensemble the trial with the largest weight."""
     score: Number | None
     units: list[Number] = Field(default_factory=list)
-    """Scores of the trainings that make `score`."""
+    """Scores of the trainings whose mean is `score`."""
     how: str = ""
     """Rule of the choice: ``best``, ``one-se``, `ENSEMBLE`, or ``named`` by the user."""
     finished: Count = 0
@@ -149,7 +148,7 @@ class StudySource(Record):
 
 
 class NestedGain(Record):
-    """A metric of an ensemble and of the best single trial, on rows that chose neither."""
+    """A metric of an ensemble and of the best single trial, on rows that neither was chosen on."""
 
     single: Number
     ensemble: Number
@@ -158,7 +157,7 @@ class NestedGain(Record):
 
     @property
     def gain(self) -> float:
-        """Ensemble less single trial."""
+        """Ensemble minus single trial."""
         return self.ensemble - self.single
 
 
@@ -173,15 +172,15 @@ class PickedTrial(Record):
 
 
 class PickedEnsemble(Record):
-    """The ensemble that was picked on the held-out predictions of studies."""
+    """The ensemble that was chosen on the held-out predictions of studies."""
 
     members: list[PickedTrial]
-    """The heaviest first."""
+    """By falling weight."""
     trials: Count
-    """Complete trials it was picked from."""
+    """Complete trials that it was chosen from."""
     rows: Count
-    """Held-out rows."""
+    """Number of held-out rows."""
     gain: dict[str, NestedGain]
     """By metric, see `fuse.figures.records.METRICS` and `fuse.search.greedy.nested_gain`."""
     part: Count | None = None
-    """Outer part that it is of, from 1; None: of all."""
+    """Its outer part, from 1; None: all parts."""

@@ -1,4 +1,4 @@
-"""The ACB loss of all members in one CUDA kernel, in place of fifty small ones."""
+"""The ACB loss of all members in one CUDA kernel instead of fifty small ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 from mmsa_cache.native.nvrtc import Kernel, kernel
 
 MOST_CLASSES = 8
-"""That the kernel has room for."""
+"""Most classes that the kernel has room for."""
 THREADS = 256
-"""Of the block of a member."""
+"""Threads of a block, which computes one member."""
 NAME = "acb"
 SOURCE = """
 struct Row { float p[8], log_pt, wrong, margin; int label, first, second; };
@@ -122,13 +122,13 @@ extern "C" __global__ void acb(
 
 
 def find_kernel(logits: Tensor) -> Kernel | None:
-    """The kernel for logits (…, classes), None where there is none for them."""
+    """The kernel for logits (…, classes), or None if it does not support them."""
     if logits.dtype != torch.float32 or logits.shape[-1] > MOST_CLASSES:
         return None
     return kernel(SOURCE, NAME, logits.device)
 
 
-def value_and_slope(
+def value_and_gradient(
     compiled: Kernel,
     logits: Tensor,
     labels: Tensor,
@@ -137,16 +137,16 @@ def value_and_slope(
     constants: Tensor,
     flags: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Tensor]:
-    """The loss of every member and its gradient, (members,) and (members, batch, classes).
+    """The loss of each member and its gradient, (members,) and (members, batch, classes).
 
     Args:
         compiled: The kernel.
         logits: (members, batch, classes) float32.
         labels: (members, batch) int64.
-        sums, counts: Statistics, (members, classes) float64; those of the batch are added in
-            training.
+        sums, counts: Statistics, (members, classes) float64; training adds those of the batch.
         constants: α and β, (members, 2) float32.
-        flags: Training; whether earlier batches are forgotten; whether the margin is by sample.
+        flags: Whether in training; whether to forget earlier batches; whether the margin is by
+            sample.
     """
     members, rows, classes = logits.shape
     logits, labels = logits.contiguous(), labels.contiguous()

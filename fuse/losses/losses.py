@@ -1,9 +1,9 @@
-"""Losses with one interface: ``loss(logits, labels)`` is a scalar, ``start_epoch()`` a new epoch.
+"""All losses by name. ``loss(logits, labels)`` is a scalar, ``start_epoch()`` begins an epoch.
 
 ``logits`` are ``(batch, classes)`` in any floating dtype, ``labels`` are ``(batch,)`` class codes
-in int64. Everything is computed in at least float32 from log-softmax. For finite logits neither the
-value nor the gradient is ever NaN or infinite, unless a weight as large as 1e8 makes it so. No loss
-waits for the device, and all work under `torch.func.vmap` with their buffers stacked.
+in int64. Losses are computed in at least float32 from log-softmax. For finite logits value and
+gradient are finite, unless a weight is as large as 1e8. No loss waits for the device, and all work
+under `torch.func.vmap` with stacked buffers.
 
 Symbols: p_t is the predicted probability of a sample's true class.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from mmsa_cache.names import check_name
 
 from .acb import AdaptiveClassBalancedLoss
-from .loss import Loss, check_not_negative, log_probabilities, not_true, true_class
+from .loss import Loss, check_not_negative, error_probability, log_probabilities, true_class
 
 LOSSES: tuple[str, ...] = ("acb", "ce", "weighted_ce", "focal", "logit_adjusted")
 
@@ -28,11 +28,11 @@ class CrossEntropyLoss(Loss):
 
     With weights w the value is Σ w_y (−log p_t) / Σ w_y, as in PyTorch's `nn.CrossEntropyLoss`.
     With label smoothing ε the target is 1 − ε + ε/C for the true class and ε/C for the C − 1
-    others (Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7), each class's
-    term with the weight of that class; the divisor stays Σ w_y.
+    others (Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7). The term of
+    each class has the weight of that class; the divisor stays Σ w_y.
 
     Args:
-        class_weights: ``(classes,)``, positive; None weighs all classes alike.
+        class_weights: ``(classes,)``, positive; None: equal weights.
         label_smoothing: ε, in [0, 1].
 
     Raises:
@@ -74,7 +74,7 @@ class LogitAdjustedLoss(Loss):
     """Cross-entropy of logits + τ · log π, π the class priors, averaged over the samples.
 
     Menon et al. 2021, "Long-tail learning via logit adjustment", eq. 10. The model learns logits
-    without the priors; they are predicted from as they are.
+    without the priors, which are used unchanged for prediction.
 
     Args:
         class_priors: ``(classes,)``, positive: shares or counts, only their ratios matter.
@@ -116,7 +116,7 @@ class FocalLoss(Loss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar."""
         log_pt = true_class(log_probabilities(logits, labels), labels)
-        return (not_true(log_pt).pow(self.gamma) * -log_pt).mean()
+        return (error_probability(log_pt).pow(self.gamma) * -log_pt).mean()
 
 
 def build_loss(
@@ -133,21 +133,21 @@ def build_loss(
     class_weights: Tensor | Sequence[float] | None = None,
     class_priors: Tensor | Sequence[float] | None = None,
 ) -> Loss:
-    """Builds a loss by name; options that the loss does not have are ignored.
+    """Builds a loss by name; options that do not concern it are ignored.
 
     Args:
         name: one of `LOSSES`.
         classes: number of classes.
-        alpha: of ``acb``.
-        beta: of ``acb``.
-        statistics: of ``acb``.
-        margin: of ``acb``.
-        gamma: of ``focal``.
-        label_smoothing: of ``ce`` and ``weighted_ce``.
-        tau: of ``logit_adjusted``.
-        class_weights: of ``weighted_ce``, which requires them: ``(classes,)``.
-        class_priors: of ``logit_adjusted``, which requires them: ``(classes,)``, shares or counts
-            of the training rows.
+        alpha: option of ``acb``.
+        beta: option of ``acb``.
+        statistics: option of ``acb``.
+        margin: option of ``acb``.
+        gamma: option of ``focal``.
+        label_smoothing: option of ``ce`` and ``weighted_ce``.
+        tau: option of ``logit_adjusted``.
+        class_weights: ``(classes,)``, required by ``weighted_ce``.
+        class_priors: ``(classes,)``, required by ``logit_adjusted``: shares or counts of the
+            training rows.
 
     Raises:
         ValueError: unknown name (the message lists the valid ones) or a setting out of range.
@@ -158,17 +158,17 @@ def build_loss(
     if name == "ce":
         return CrossEntropyLoss(None, label_smoothing)
     if name == "weighted_ce":
-        given = _required(name, "class_weights", class_weights, classes)
-        return CrossEntropyLoss(given, label_smoothing)
+        weights = _require_values(name, "class_weights", class_weights, classes)
+        return CrossEntropyLoss(weights, label_smoothing)
     if name == "focal":
         return FocalLoss(gamma)
-    return LogitAdjustedLoss(_required(name, "class_priors", class_priors, classes), tau)
+    return LogitAdjustedLoss(_require_values(name, "class_priors", class_priors, classes), tau)
 
 
-def _required(
+def _require_values(
     loss: str, name: str, values: Tensor | Sequence[float] | None, classes: int
 ) -> Tensor | Sequence[float]:
-    """The values; an error if a number a class is not there."""
+    """Returns the values; raises ValueError unless there is one a class."""
     if values is None or len(values) != classes:
         received = "none" if values is None else str(len(values))
         raise ValueError(f"loss {loss!r} needs {name}: expected {classes}, received {received}")
@@ -176,7 +176,7 @@ def _required(
 
 
 def _per_class(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    """The values as ``(classes,)`` in float32, checked to be positive and finite."""
+    """Converts values to ``(classes,)`` float32; checks that they are positive and finite."""
     tensor = torch.as_tensor(values, dtype=torch.float32).detach().clone()
     if tensor.ndim != 1 or not bool(((tensor > 0) & tensor.isfinite()).all()):
         raise ValueError(
