@@ -27,7 +27,7 @@ from mmsa_cache.files.disk import discard
 from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.native.timing import synchronize, time_call
 from mmsa_cache.store.index import Index
-from mmsa_cache.store.verified import NOTE
+from mmsa_cache.store.verified import VERIFIED
 
 from .setting import Setting
 from .textbook import BATCH, Textbook
@@ -133,7 +133,7 @@ def bench_reading(source: BankSource, rounds: int) -> ReadingFigures:
             read_regular(path, path.stat().st_size)
         read.append(time.perf_counter() - started)
         for folder in folders:
-            discard(folder / NOTE)
+            discard(folder / VERIFIED)
         for kept in (first, opened):
             started = time.perf_counter()
             found = {

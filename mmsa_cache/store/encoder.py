@@ -1,4 +1,4 @@
-"""Whose features a folder holds: ``encoder.json``."""
+"""The encoder whose features a folder holds: ``encoder.json``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_BYTES = 1 << 20
 
 
 class StoredEncoder(BaseModel):
-    """An encoder, and how it was asked for."""
+    """An encoder, and the settings that it was extracted with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,9 +36,9 @@ class StoredEncoder(BaseModel):
     names: tuple[str, ...] = (DEFAULT_ENCODER,)
     """Its names in the settings."""
     told: Fields = Field(default_factory=dict)
-    """The sections of the settings that led to it."""
+    """The sections of the settings that define it."""
     versions: dict[str, str] = Field(default_factory=dict)
-    """Of the libraries that it was first computed with."""
+    """Library → version at the first extraction."""
 
     @classmethod
     def of(
@@ -48,18 +48,18 @@ class StoredEncoder(BaseModel):
         told: Fields | None = None,
         versions: dict[str, str] | None = None,
     ) -> StoredEncoder:
-        """A record by its values."""
+        """Makes a record of its fields."""
         values = {"names": names, "told": told or {}, "versions": versions or {}}
         return cls.model_validate({"fields": identity, **values})
 
     @property
     def fingerprint(self) -> str:
-        """Of the fields, hex."""
+        """sha256 of the identity's fields (hex)."""
         return hashing.digest(self.identity.fields)
 
     @property
     def subfolder(self) -> str:
-        """Its folder, from that of the store."""
+        """Its folder, relative to the store."""
         name = cache_name(self.identity.name, self.identity.fields)
         return f"{FEATURES}/{self.identity.modality}/{name}"
 
@@ -68,10 +68,10 @@ class StoredEncoder(BaseModel):
         return root / self.subfolder
 
     def write(self, folder: Path, disk: Disk = DISK) -> None:
-        """Writes it; the folder must be there.
+        """Writes the record into an existing folder.
 
         Raises:
-            DiskError: It stays as it was.
+            DiskError: It cannot be written; an earlier one is unchanged.
         """
         content = self.model_dump(by_alias=True)
         content["fields"] = self.identity.fields
@@ -80,18 +80,18 @@ class StoredEncoder(BaseModel):
         write_atomically(folder / ENCODER, text.encode() + b"\n", disk)
 
     def with_names_of(self, other: StoredEncoder) -> StoredEncoder:
-        """This record as asked for last, under the names of both."""
+        """This record with the names of another one of the same encoder, its own last."""
         names = tuple(dict.fromkeys((*other.names, *self.names)))
         return self.model_copy(update={"names": names, "versions": other.versions or self.versions})
 
 
 def read_encoder(folder: Path) -> StoredEncoder:
-    """Reads whose features a folder holds.
+    """Reads the record of a folder.
 
     Raises:
-        CacheNotFoundError: It holds none.
-        StaleCacheError: They are of another schema.
-        DamagedCacheError: The record is not what was written.
+        CacheNotFoundError: There is none.
+        StaleCacheError: It is of another schema.
+        DamagedCacheError: It is not what was written.
     """
     path = folder / ENCODER
     try:
@@ -103,18 +103,20 @@ def read_encoder(folder: Path) -> StoredEncoder:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise read_error(path, error, rebuild_hint(folder)) from error
-    found = raw.get("schema") if isinstance(raw, dict) else None
-    if found not in (None, SCHEMA_VERSION):
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if schema not in (None, SCHEMA_VERSION):
         raise StaleCacheError(
-            f"{path} has schema {str(found)[:20]}, this program reads {SCHEMA_VERSION}.",
+            f"{path} has schema {str(schema)[:20]}, this program reads {SCHEMA_VERSION}.",
             "Extract again into another --cache folder.",
         )
     if not unchanged:
         raise DamagedCacheError(f"{path} was changed after it was written.", rebuild_hint(folder))
     message = f"{path} is not the record of an encoder."
     stored = validate(StoredEncoder, raw, message, rebuild_hint(folder), DamagedCacheError)
-    expected = cache_name(stored.identity.name, stored.identity.fields)
-    if folder.parts[-2:] != (stored.identity.modality, expected):
-        place = f"{stored.identity.modality}/{expected}"
-        raise DamagedCacheError(f"{path} belongs into a folder {place}.", rebuild_hint(folder))
+    name = cache_name(stored.identity.name, stored.identity.fields)
+    if folder.parts[-2:] != (stored.identity.modality, name):
+        expected_path = f"{stored.identity.modality}/{name}"
+        raise DamagedCacheError(
+            f"{path} belongs into a folder {expected_path}.", rebuild_hint(folder)
+        )
     return stored

@@ -1,4 +1,4 @@
-"""What a cache was made from, as named fields: its folder's name, and how two of them differ."""
+"""Fields that identify features: the name of their folder, and differences between them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from mmsa_cache.files.hashing import digest
 
 Fields = dict[str, JsonValue]
-"""What something was made from, by name."""
+"""Name → value of everything that features depend on."""
 
 
 def differences(
@@ -22,25 +22,27 @@ def differences(
     found_has: str = "the cache has",
     expected_is: str = "wanted is",
 ) -> list[str]:
-    """Says field by field how ``found`` differs from ``expected``.
+    """Describes field by field how ``found`` differs from ``expected``.
 
     Args:
-        expected: What is needed.
-        found: What is there.
-        found_has: Words before a value that is there.
-        expected_is: Words before a value that is needed.
+        expected: The needed fields.
+        found: The existing fields.
+        found_has: Words before an existing value.
+        expected_is: Words before a needed value.
     """
     missing = "(absent)"
     lines = []
     for key in sorted(expected.keys() | found.keys()):
-        want, have = expected.get(key, missing), found.get(key, missing)
-        if want != have:
-            lines.append(f"{key}: {found_has} {_short(have)}, {expected_is} {_short(want)}")
+        expected_value, found_value = expected.get(key, missing), found.get(key, missing)
+        if expected_value != found_value:
+            lines.append(
+                f"{key}: {found_has} {_short(found_value)}, {expected_is} {_short(expected_value)}"
+            )
     return lines
 
 
 def cache_name(encoder: str, fields: Mapping[str, JsonValue]) -> str:
-    """Folder name of features: the encoder's name and the first 8 digits of its fingerprint."""
+    """Name of a feature folder: the encoder's name and the first 8 digits of its fingerprint."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(encoder).name or encoder).strip("-.") or "encoder"
     return f"{slug}-{digest(fields)[:8]}"
 

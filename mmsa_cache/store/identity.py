@@ -1,4 +1,4 @@
-"""What identifies an encoder, and the features that a study or a run is made on."""
+"""Identities of encoders, and of the features that a study or run is based on."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ MAY_DIFFER = ("compute", "device", "decoder_versions")
 
 
 class EncoderIdentity(BaseModel):
-    """A frozen encoder: its name, and every field that changes its features."""
+    """A frozen encoder: its name and every field that changes its features."""
 
     model_config = ConfigDict(frozen=True)
 
     modality: Literal["text", "image"]
     name: str
     random_weights: bool
-    """Whether its weights are random, not trained."""
+    """Whether its weights are random instead of trained."""
     fields: _JsonFields
-    """The encoder's part of a cache's fingerprint."""
+    """The fields of its fingerprint."""
 
     @classmethod
     def of_fields(cls, fields: Fields) -> EncoderIdentity:
-        """The identity that an encoder's part of a fingerprint gives.
+        """Makes the identity of an encoder's fields.
 
         Raises:
             ValueError: The fields are not those of an encoder.
@@ -55,56 +55,55 @@ class EncoderIdentity(BaseModel):
 
     @property
     def imported(self) -> bool:
-        """Whether somebody else computed its features: of originals alone, and no others can be."""
+        """Whether its features were imported: those of originals only, and no more can be made."""
         return self.fields.get("imported") is True
 
     @property
     def label(self) -> str:
-        """Name for people; says so where the weights are random."""
+        """Name for users, with a remark if the weights are random."""
         return f"{self.name} (random weights)" if self.random_weights else self.name
 
     def changes_since(self, trained_on: EncoderIdentity) -> list[str]:
-        """Names each field that differs from the encoder that a model was trained on.
+        """Describes each field that differs from the encoder that a model was trained on.
 
-        Precision, device and the versions of the decoder may differ; fields that the model's record
-        does not have are newer than it.
+        Precision, device and decoder versions may differ. Fields that the model's record lacks are
+        newer than the record and ignored.
         """
         theirs = {k: value for k, value in trained_on.fields.items() if k not in MAY_DIFFER}
-        here = {k: value for k, value in self.fields.items() if k in theirs}
+        ours = {k: value for k, value in self.fields.items() if k in theirs}
         return differences(
-            here, theirs, found_has="the model was trained with", expected_is="here is"
+            ours, theirs, found_has="the model was trained with", expected_is="here is"
         )
 
 
-def _of_fields(value: object) -> object:
+def _parse_fields(value: object) -> object:
     return EncoderIdentity.of_fields(value) if isinstance(value, dict) else value
 
 
-StoredIdentity = Annotated[EncoderIdentity, BeforeValidator(_of_fields)]
-"""Stored as its fields alone."""
+StoredIdentity = Annotated[EncoderIdentity, BeforeValidator(_parse_fields)]
+"""Stored as its fields only."""
 Identities = Mapping[str, Mapping[str, EncoderIdentity]]
-"""By modality and name of the encoder in the settings."""
+"""Modality → name of the encoder in the settings → identity."""
 
 
 class Origin(BaseModel):
-    """What identifies the features and labels that a study or a run is made on."""
+    """Identifies the features and labels that a study or run is based on."""
 
     model_config = ConfigDict(frozen=True)
 
     text: str | dict[str, str]
-    """Folder of the text encoder's features; by encoder where others than the default are used."""
+    """Folder of the text encoder's features; by encoder if others than the default are used."""
     image: str | dict[str, str]
-    """The same of the image encoder."""
+    """The same for images."""
     classes: tuple[str, ...]
     """Class names in the order of their codes."""
     data: str = ""
-    """Digest of the training rows: contents, labels and copies, in order; empty where it was not
-    recorded."""
+    """`SampleTable.digest` of the training rows; empty if it was not recorded."""
     val: str | None = None
-    """The same of the split val, where it judges."""
+    """The same of the split val, if it judges."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``val`` where other rows judge, as it was before there was that split."""
+        """Leaves ``val`` out if other rows judge, as in records older than that split."""
         values: dict[str, Any] = plain(self)
         return {key: value for key, value in values.items() if (key, value) != ("val", None)}

@@ -1,7 +1,7 @@
-"""The index of a feature folder: which shards are sealed, appended to line by line.
+"""The index of a feature folder: an append-only list of its sealed shards.
 
-Each line states one shard that was added and the shards whose rows it took over. A line counts when
-it is complete: what a killed writer left of one is cut off by the next writer.
+Each line states a shard that was added and the shards that it replaces. Only complete lines count:
+the next writer cuts off what a killed one left.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .problems import read_error, rebuild_hint
 
 INDEX = "index.jsonl"
 MAX_INDEX_BYTES = 1 << 27
-"""A line takes about 200 bytes."""
+"""Limit of an index; a line takes about 200 bytes."""
 MAX_SHARD_BYTES = 16 << 30
-"""Sealed ones have a thirtieth of that; a file with holes may claim anything, and is hashed."""
+"""Limit of a shard, 30 times that of sealed ones: a sparse file may claim any size."""
 SHARD_FILES = "[0-9a-f]" * 16 + ".h5"
-"""Pattern of the names of shards."""
+"""Glob pattern of shards."""
 
 _Count = Annotated[int, Strict(), Field(gt=0, lt=1 << 48)]
 _Name = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class ShardEntry(BaseModel):
-    """What the index says of one shard."""
+    """A shard in the index."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,17 +44,17 @@ class ShardEntry(BaseModel):
 
     @property
     def name(self) -> str:
-        """Shards are named by their content."""
+        """Name of the shard, from its content."""
         return self.sha256[:16]
 
     @property
     def file(self) -> str:
-        """Its file's name."""
+        """Name of its file."""
         return f"{self.name}.h5"
 
 
 class IndexChange(BaseModel):
-    """One line: a shard that was added, and those that it replaces; None only removes some."""
+    """One line: the shard that was added, if any, and the shards that were dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,42 +77,42 @@ class Index:
     """Names of shards that were replaced or removed."""
     _lines: bytearray = field(default_factory=bytearray)
     """The complete lines."""
-    _seen: tuple[int, int, int] | None = None
-    """What the system said of the file when it was read."""
+    _read_state: tuple[int, int, int] | None = None
+    """`_state` of the file when it was read."""
 
     @classmethod
     def read(cls, folder: Path, earlier: Index | None = None) -> Index:
-        """Reads an index; an empty one where there is none.
+        """Reads the index of a folder; an empty one if there is none.
 
         Args:
-            folder: Whose.
-            earlier: What was read of it before: lines that it has are not parsed again.
+            folder: The feature folder.
+            earlier: An earlier reading, whose lines are not parsed again.
 
         Raises:
             DamagedCacheError: It is not what was written.
             DeviceError: The system has no descriptor or memory left.
         """
         index = cls(folder)
-        index._seen = index._state()
+        index._read_state = index._state()
         try:
             content = read_regular(index.path, MAX_INDEX_BYTES, links=False)
         except FileNotFoundError:
             return index
         except (OSError, ValueError) as error:
             raise read_error(index.path, error, rebuild_hint(folder)) from error
-        whole, known = content.rfind(b"\n") + 1, 0
+        end, parsed = content.rfind(b"\n") + 1, 0
         if earlier is not None and content.startswith(bytes(earlier._lines)):
             index.entries, index.dropped = dict(earlier.entries), set(earlier.dropped)
-            known = earlier.size
-        lines = content[known:whole].split(b"\n")[:-1]
-        for number, line in enumerate(lines, start=1 + content.count(b"\n", 0, known)):
-            index._apply(_parsed(line, f"{index.path}:{number}", folder), number)
-        index._lines += content[:whole]
+            parsed = earlier.size
+        lines = content[parsed:end].split(b"\n")[:-1]
+        for number, line in enumerate(lines, start=1 + content.count(b"\n", 0, parsed)):
+            index._apply(_parse_line(line, f"{index.path}:{number}", folder), number)
+        index._lines += content[:end]
         return index
 
     @property
     def size(self) -> int:
-        """Bytes of the complete lines that were read."""
+        """Bytes of the complete lines."""
         return len(self._lines)
 
     @property
@@ -128,21 +128,21 @@ class Index:
         return sum(entry.bytes for entry in self.entries.values())
 
     def changed(self) -> bool:
-        """Whether another writer added something since it was read."""
-        return self._state() != self._seen
+        """Whether another writer has changed the file since it was read."""
+        return self._state() != self._read_state
 
     def _state(self) -> tuple[int, int, int] | None:
         try:
-            found = self.path.lstat()
+            status = self.path.lstat()
         except OSError:
             return None
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        return status.st_size, status.st_mtime_ns, status.st_ino
 
     def append(self, changes: Sequence[IndexChange], disk: Disk = DISK) -> None:
-        """Adds lines; the store's lock must be held and the index be the present one.
+        """Appends lines; the folder's lock must be held and the index be up to date.
 
         Raises:
-            OSError: None counts.
+            OSError: No line was added.
         """
         line = b"".join(change.line() for change in changes)
         if not self.size:
@@ -162,7 +162,7 @@ class Index:
         for change in changes:
             self._apply(change, 0)
         self._lines += line
-        self._seen = self._state()
+        self._read_state = self._state()
 
     def _apply(self, change: IndexChange, line: int) -> None:
         where = f"{self.path}:{line}"
@@ -179,7 +179,7 @@ class Index:
             self.entries[added.name] = added
 
 
-def _parsed(line: bytes, where: str, folder: Path) -> IndexChange:
+def _parse_line(line: bytes, where: str, folder: Path) -> IndexChange:
     try:
         content = parse_json(line)
         if not isinstance(content, dict) or content.keys() != {"change", "crc32"}:

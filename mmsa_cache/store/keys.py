@@ -1,4 +1,4 @@
-"""Keys of rows: what a row was computed from, in 16 bytes."""
+"""Keys of rows: 16-byte hashes of what a row is computed from."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def variant_key(content_sha256: str, augmentation: str, variant: int) -> bytes:
 
     Args:
         content_sha256: Of the original's content, hex.
-        augmentation: The policy and its seed.
-        variant: 1 … K; 0, the original, has a key of `content_keys`.
+        augmentation: ``POLICY:SEED``.
+        variant: 1 … K; 0 is the original, as in `content_keys`.
     """
     if not variant:
         return bytes.fromhex(content_sha256)[:KEY_BYTES]
@@ -37,5 +37,5 @@ def variant_key(content_sha256: str, augmentation: str, variant: int) -> bytes:
 
 
 def as_keys(rows: Iterable[bytes]) -> Keys:
-    """Keys of single rows as one array, (rows, 16)."""
+    """Stacks keys, (rows, 16)."""
     return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, KEY_BYTES)

@@ -1,4 +1,4 @@
-"""Lists and removes the features in a store. No model code."""
+"""Lists and removes the features in a store, without model code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmsa_cache.names import MODALITIES
 from .encoder import ENCODER, FEATURES, StoredEncoder, read_encoder
 from .index import INDEX, SHARD_FILES, Index
 from .sealed_rows import lock_path
-from .verified import NOTE
+from .verified import VERIFIED
 
 _DAY = 24 * 3600.0
 
@@ -31,31 +31,28 @@ class StoredFeatures:
     folder: Path
     modality: str
     encoder: StoredEncoder | None
-    """None where the record cannot be read."""
+    """None if the record cannot be read."""
     rows: int
     shards: int
     bytes: int
     age_days: float
-    """Since something was last sealed."""
+    """Days since the last change."""
     error: MmsaError | None
-    """Why they cannot be read."""
+    """Why the record or index cannot be read."""
 
     @property
     def problem(self) -> str:
-        """Why they cannot be read; empty where they can."""
+        """Message of the error; empty if there is none."""
         return "" if self.error is None else self.error.message
 
     @property
     def label(self) -> str:
-        """Name of the encoder for people."""
+        """Name of the encoder for users."""
         return self.folder.name if self.encoder is None else self.encoder.identity.label
 
 
 def list_features(root: Path) -> list[StoredFeatures]:
-    """Describes all features in a store; faulty ones are listed too.
-
-    Folders of other names and links to folders are ignored.
-    """
+    """Lists all features in a store, damaged ones too; ignores links and other folders."""
     folders: list[Path] = []
     for modality in MODALITIES:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -71,7 +68,7 @@ def _holds_features(folder: Path) -> bool:
     try:
         return any((folder / name).exists() for name in (ENCODER, INDEX))
     except PermissionError:
-        return True  # it is told
+        return True  # listed with the error
 
 
 def _describe(folder: Path) -> StoredFeatures:
@@ -95,7 +92,7 @@ def _describe(folder: Path) -> StoredFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """The outcome for the features of one encoder."""
+    """The outcome of removing the features of one encoder."""
 
     directory: Path
     bytes: int
@@ -103,19 +100,19 @@ class Removal:
     """``removed``, ``removed but for …``, ``would be removed`` or ``in use``."""
 
 
-def remove_features(found: Iterable[StoredFeatures], *, really: bool) -> list[Removal]:
-    """Removes features; those that an extraction is writing stay.
+def remove_features(features: Iterable[StoredFeatures], *, really: bool) -> list[Removal]:
+    """Removes features, except those that an extraction is writing.
 
-    The index goes first and the encoder's record last: an interrupted removal leaves nothing
-    damaged, and is listed.
+    The index is removed first and the encoder's record last: the rest of an interrupted removal is
+    not damaged, and is listed.
 
     Args:
-        found: Of `list_features`.
-        really: False only lists what would be removed.
+        features: Entries of `list_features`.
+        really: If False, nothing is removed.
     """
     return [
         Removal(item.folder, item.bytes, _remove(item.folder) if really else WOULD_BE_REMOVED)
-        for item in found
+        for item in features
     ]
 
 
@@ -130,11 +127,11 @@ def _remove(folder: Path) -> str:
         for lock in (*claims, lock_path(folder)):
             if not stack.enter_context(try_lock(lock)):
                 return "in use"
-        own = [*sorted(folder.glob(SHARD_FILES)), *folder.glob(f"{TEMPORARY}*")]
-        for path in (folder / INDEX, *own, folder / NOTE, folder / ENCODER):
+        files = [*sorted(folder.glob(SHARD_FILES)), *folder.glob(f"{TEMPORARY}*")]
+        for path in (folder / INDEX, *files, folder / VERIFIED, folder / ENCODER):
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 DISK.remove(path)  # a link is removed, never followed
-        with contextlib.suppress(FileNotFoundError):  # another one has removed it
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
             if next(folder.iterdir(), None) is not None:
                 return FOREIGN_FILES
             DISK.remove_folder(folder)

@@ -1,8 +1,8 @@
-"""The features of one encoder in an object store, sealed by many workers of many drivers.
+"""The features of one encoder in an object store, sealed by workers of several drivers.
 
-A shard is put whole, under the sha256 of its content: the listing alone says which shards there
-are, and which bytes each must have. The index is written last, from a listing, so that two drivers
-lose nothing of each other: the one that writes it last has seen all that the other one sealed.
+A shard is one object, named by the sha256 of its content, so a listing of the store is enough to
+know the shards and to verify them. The index is written last, from a listing, so that drivers do
+not lose each other's shards: the last one to write it has seen all.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from .schema import Shard
 
 _SHARD = re.compile(r"([0-9a-f]{64})\.h5")
 _HEAD, _MORE = 1 << 14, 1 << 12
-"""Bytes of a shard that are read at first, and at least after that: the keys come first in it, its
+"""Bytes of the first read of a shard, and fewest of further ones: the keys come first, but the
 directory lies between the data."""
-_SIDE_BY_SIDE = 256
+_HEADS_AT_ONCE = 256
 """Shards whose heads are in memory at a time."""
 _PAUSE, _SHARE = 15.0, 20.0
-"""Seconds between two listings for `has`, at least, and times what the last one took."""
+"""Fewest seconds between two listings by `has`, and fewest multiples of a listing's duration."""
 
 
 def object_name(entry: ShardEntry) -> str:
-    """Name of a shard's object: all of its sha256, which the name of a file has the start of."""
+    """Name of a shard's object: its complete sha256, of which file names have the start."""
     return f"{entry.sha256}.h5"
 
 
 def parse_object_name(name: str) -> str | None:
-    """The sha256 that an object's name gives a shard; None of other objects."""
+    """The sha256 of a shard by its object's name; None for other objects."""
     match = _SHARD.fullmatch(name)
     return match and match[1]
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectSealer:
-    """Puts shards into an object store; can be sent to other machines, without credentials."""
+    """Puts shards into an object store; can be pickled for other machines, without credentials."""
 
     objects: ObjectFolder
-    """Of the encoder's features."""
+    """Folder of the encoder's features."""
     fingerprint: str
-    """The encoder's."""
+    """Fingerprint of the encoder."""
 
     def seal(self, shards: Sequence[Shard]) -> ShardEntry:
         """Seals shards as one.
@@ -74,10 +74,10 @@ class ObjectSealer:
 
 
 class ObjectWriter:
-    """The features of one encoder in an object store, as a driver sees them.
+    """The features of one encoder in an object store, as seen by a driver.
 
     Attributes:
-        folder: Where they are, for people.
+        folder: URL of the features, for users.
         sealer: Puts shards there.
     """
 
@@ -88,20 +88,20 @@ class ObjectWriter:
         self._encoder = encoder
         self._shards: dict[ShardEntry, Keys] = {}
         self._seen: set[str] = set()
-        """Names of objects that were looked at: shards, and what is none."""
+        """Names of all objects that were read, shards or not."""
         self._refused: set[str] = set()
-        """The latter."""
+        """Names of those that are no shards."""
         self._keys = KeyTable(KEY_BYTES)
-        self._distinct = 0
-        """Rows of the shards that were seen, twins counted once."""
-        self._unsaid: dict[str, int] = {}
-        """New rows of shards that a listing had before anybody said that they are sealed."""
-        self._due = 0.0
-        """When `has` lists again."""
+        self._distinct_rows = 0
+        """Number of distinct keys of the shards that were seen."""
+        self._unreported: dict[str, int] = {}
+        """New rows of shards that were listed before `adopt` was called with them."""
+        self._next_listing = 0.0
+        """Time of the next listing by `has`; 0 before the first one."""
 
     @property
     def rows(self) -> int:
-        """Rows of the shards that were seen, twins counted each."""
+        """Rows of the shards that were seen, repeated keys included."""
         return sum(entry.rows for entry in self._shards)
 
     @property
@@ -115,104 +115,114 @@ class ObjectWriter:
         Raises:
             CacheError: The object store refuses, or does not answer.
         """
-        if time.monotonic() >= self._due:
-            started = time.monotonic()
-            new = self._look(self._objects.sizes())
-            if self._due:  # else they were there before anything was sealed for this driver
-                self._unsaid |= new
-            self._due = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - started))
+        started = time.monotonic()
+        if started >= self._next_listing:
+            new = self._read_new_shards(self._objects.sizes())
+            if self._next_listing:  # else they are older than this driver
+                self._unreported |= new
+            ended = time.monotonic()
+            self._next_listing = ended + max(_PAUSE, _SHARE * (ended - started))
         return self._keys.find(keys) >= 0
 
     def adopt(self, entries: Sequence[ShardEntry]) -> int:
-        """Counts shards as sealed; they are in the listing already.
+        """Counts sealed shards of workers.
 
         Returns:
-            Rows that are new.
+            Number of new rows.
 
         Raises:
             CacheError: As of `has`.
         """
         sizes = {object_name(entry): entry.bytes for entry in entries}
-        self._seen -= self._refused & sizes.keys()  # sealed again, in place of what was none
-        self._unsaid |= self._look(sizes)
-        return sum(self._unsaid.pop(name, 0) for name in sizes)
+        self._seen -= self._refused & sizes.keys()  # sealed in place of an object that was no shard
+        self._unreported |= self._read_new_shards(sizes)
+        return sum(self._unreported.pop(name, 0) for name in sizes)
 
     def finish(self) -> None:
-        """Writes the encoder's record, then the index of all shards that the listing has.
+        """Writes the encoder's record, then the index of all shards in the listing.
 
-        A shard whose rows others have too is left out.
+        Shards without a row of their own are left out.
 
         Raises:
-            StaleCacheError: There are features of another encoder.
+            StaleCacheError: The folder holds features of another encoder.
             CacheError: As of `has`.
         """
-        self._look(self._objects.sizes())
+        self._read_new_shards(self._objects.sizes())
         while self._shards:
             self._write_encoder()
-            known = len(self._shards)
-            lines = [IndexChange(add=entry).line() for entry in self._needed()]
+            shard_count = len(self._shards)
+            lines = [IndexChange(add=entry).line() for entry in self._covering_shards()]
             self._objects.put(INDEX, b"".join(lines))
-            self._look(self._objects.sizes())
-            if len(self._shards) == known:  # else another driver may have written before this one
+            self._read_new_shards(self._objects.sizes())
+            if len(self._shards) == shard_count:  # else another driver may have written the index
                 return
 
-    def _needed(self) -> list[ShardEntry]:
-        """The shards that have a row which no larger one has."""
+    def _covering_shards(self) -> list[ShardEntry]:
+        """The shards that have a row which no larger shard has."""
         entries = sorted(self._shards, key=lambda entry: (-entry.rows, entry.sha256))
-        if self._distinct == self.rows:
+        if self._distinct_rows == self.rows:
             return entries
         keys = as_sortable(np.concatenate([self._shards[entry] for entry in entries]))
         _, first = np.unique(keys, return_index=True)
         ends = np.cumsum([entry.rows for entry in entries])
-        return [entries[at] for at in np.unique(np.searchsorted(ends, first, side="right"))]
+        return [entries[index] for index in np.unique(np.searchsorted(ends, first, side="right"))]
 
     def _write_encoder(self) -> None:
         encoder = self._encoder
-        with temporary_folder() as place:
-            folder = encoder.folder(place)
+        with temporary_folder() as root:
+            folder = encoder.folder(root)
             make_folders(folder)
             if ENCODER in self._objects.sizes():
                 self._objects.fetch({ENCODER: folder / ENCODER}, {ENCODER: MAX_INDEX_BYTES})
-                there = read_encoder(folder)
-                if there.fingerprint != encoder.fingerprint:  # eight equal hexadecimal digits
+                stored = read_encoder(folder)
+                if stored.fingerprint != encoder.fingerprint:  # the first eight digits are equal
                     raise StaleCacheError(
                         f"{self.folder} holds the features of another encoder.",
                         "Extract into another --target.",
-                        differences(encoder.identity.fields, there.identity.fields),
+                        differences(encoder.identity.fields, stored.identity.fields),
                     )
-                encoder = encoder.with_names_of(there)
+                encoder = encoder.with_names_of(stored)
             encoder.write(folder)
             self._objects.put_files({ENCODER: folder / ENCODER})
 
-    def _look(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Reads the keys of shards that were not seen before; how many rows of each are new."""
+    def _read_new_shards(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Reads the keys of shards that were not seen yet.
+
+        Args:
+            sizes: Name → bytes of objects.
+
+        Returns:
+            Name → number of new rows.
+        """
         sizes = {
             n: size for n, size in sizes.items() if n not in self._seen and parse_object_name(n)
         }
         names = sorted(sizes)
         new: dict[str, int] = {}
-        for at in range(0, len(names), _SIDE_BY_SIDE):
-            found = self._read_keys({name: sizes[name] for name in names[at : at + _SIDE_BY_SIDE]})
-            if not found:
+        for start in range(0, len(names), _HEADS_AT_ONCE):
+            batch = names[start : start + _HEADS_AT_ONCE]
+            keys_by_name = self._read_keys({name: sizes[name] for name in batch})
+            if not keys_by_name:
                 continue
-            for name, keys in found.items():
+            for name, keys in keys_by_name.items():
                 entry = ShardEntry(sha256=name[:64], rows=len(keys), bytes=sizes[name])
                 self._shards[entry] = keys
                 self._seen.add(name)
-            every = np.concatenate(list(found.values()))
-            _, first = np.unique(as_sortable(every), return_index=True)
-            first = first[self._keys.find(every[first]) < 0]
-            ends = np.cumsum([len(keys) for keys in found.values()])
-            counts = np.bincount(np.searchsorted(ends, first, "right"), minlength=len(found))
-            new |= dict(zip(found, counts.tolist(), strict=True))
-            self._keys.add(every)
-            self._distinct += len(first)
+            all_keys = np.concatenate(list(keys_by_name.values()))
+            _, new_rows = np.unique(as_sortable(all_keys), return_index=True)
+            new_rows = new_rows[self._keys.find(all_keys[new_rows]) < 0]
+            ends = np.cumsum([len(keys) for keys in keys_by_name.values()])
+            shard_indices = np.searchsorted(ends, new_rows, "right")
+            counts = np.bincount(shard_indices, minlength=len(keys_by_name))
+            new |= dict(zip(keys_by_name, counts.tolist(), strict=True))
+            self._keys.add(all_keys)
+            self._distinct_rows += len(new_rows)
         return new
 
     def _read_keys(self, sizes: Mapping[str, int]) -> dict[str, Keys]:
-        """The keys of shards, by ranges of all of them side by side."""
-        heads = {name: _Parts(size) for name, size in sizes.items()}
-        found: dict[str, Keys] = {}
+        """Reads the keys of shards by ranges, those of all shards at once."""
+        heads = {name: _PartialObject(size) for name, size in sizes.items()}
+        keys: dict[str, Keys] = {}
         while heads:
             names = list(heads)
             parts = self._objects.ranges(names, [heads[name].wanted for name in names])
@@ -225,27 +235,27 @@ class ObjectWriter:
                 else:
                     head.add(part)
                     try:
-                        found[name] = shard_file.read_keys(head, head.size, self.sealer.fingerprint)
+                        keys[name] = shard_file.read_keys(head, head.size, self.sealer.fingerprint)
                         del heads[name]
-                    except _NotHereError:
+                    except _NotFetchedError:
                         pass
                     except shard_file.UNREADABLE as error:
                         self._refuse(heads, name, str(error))
-        return {name: found[name] for name in sizes if name in found}
+        return {name: keys[name] for name in sizes if name in keys}
 
-    def _refuse(self, heads: dict[str, _Parts], name: str, reason: str) -> None:
+    def _refuse(self, heads: dict[str, _PartialObject], name: str, reason: str) -> None:
         say(f"Note: {self.folder}/{name} is no shard of this encoder ({reason}): left out.")
         self._seen.add(name)
         self._refused.add(name)
         del heads[name]
 
 
-class _NotHereError(Exception):
-    """A part of an object is to be read that was not fetched."""
+class _NotFetchedError(Exception):
+    """A range of an object was read that has not been fetched."""
 
 
-class _Parts(io.RawIOBase):
-    """An object of which some parts are here; says which one is wanted next."""
+class _PartialObject(io.RawIOBase):
+    """A file of some ranges of an object; ``wanted`` is the next range to be fetched."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -254,7 +264,7 @@ class _Parts(io.RawIOBase):
         self.wanted = 0, min(size, _HEAD)
 
     def add(self, content: bytes) -> None:
-        """Gives it the part that it wanted."""
+        """Adds the wanted range."""
         self._parts.append((self.wanted[0], content))
 
     def readable(self) -> bool:
@@ -276,4 +286,4 @@ class _Parts(io.RawIOBase):
                 self._at += count
                 return count
         self.wanted = self._at, min(self.size, max(end, self._at + _MORE))
-        raise _NotHereError
+        raise _NotFetchedError

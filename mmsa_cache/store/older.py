@@ -1,4 +1,4 @@
-"""What earlier versions of this program stored: refused by number, and removed when asked."""
+"""Stores of earlier schemas: refused by number, and removed on demand."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _MANIFESTS = ("manifest.json", "manifest.partial.json")
 
 
 def older_caches(root: Path) -> list[Path]:
-    """Folders of schema 1; links and folders of other names are ignored."""
-    found = {
+    """Lists the feature folders of schema 1; ignores links and other folders."""
+    folders = {
         path.parent
         for split in SPLITS
         for modality in MODALITIES
         for name in _MANIFESTS
         for path in (root / split / modality).glob(f"*/{name}")
     }
-    return sorted(folder for folder in found if not folder.is_symlink())
+    return sorted(folder for folder in folders if not folder.is_symlink())
 
 
 def refuse_older(root: Path) -> None:
     """Refuses a store of an older schema.
 
     Raises:
-        StaleCacheError: There is one.
+        StaleCacheError: The store is one.
     """
     old = older_caches(root)
     if old and not (root / FEATURES).exists():
@@ -44,19 +44,23 @@ def refuse_older(root: Path) -> None:
 
 
 def remove_older(folder: Path, *, really: bool) -> Removal:
-    """Removes the files of a cache of schema 1, and nothing else.
+    """Removes a feature folder of schema 1, except files that are not the program's.
 
     Args:
-        folder: Of `older_caches`.
-        really: False only says what would be removed.
+        folder: A folder of `older_caches`.
+        really: If False, nothing is removed.
     """
     manifests = [folder / name for name in _MANIFESTS]
-    own = [*manifests, *sorted(folder.glob("shard-[0-9]*.h5")), *folder.glob(f"{TEMPORARY}*")]
-    there = [path for path in own if path.is_symlink() or path.is_file()]
-    size = sum(path.lstat().st_size for path in there)
+    candidates = [
+        *manifests,
+        *sorted(folder.glob("shard-[0-9]*.h5")),
+        *folder.glob(f"{TEMPORARY}*"),
+    ]
+    files = [path for path in candidates if path.is_symlink() or path.is_file()]
+    size = sum(path.lstat().st_size for path in files)
     if not really:
         return Removal(folder, size, WOULD_BE_REMOVED)
-    for path in there:
+    for path in files:
         DISK.remove(path)  # a link is removed, never followed
     for ending in ("verified", "lock"):
         discard(folder.parent / f".{folder.name}.{ending}")

@@ -1,4 +1,4 @@
-"""Errors of files of the store: damage, and what the system has run out of."""
+"""Errors of the store's files: damage, permissions and exhausted resources."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MISSING = "Run mmsa extract: it computes the rows of missing shards again."
 
 
 def rebuild_hint(folder: Path) -> str:
-    """What to do about a folder that cannot be repaired."""
+    """Hint for a folder that cannot be repaired."""
     return f"Delete the folder {folder} and run mmsa extract again."
 
 
 def read_error(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
-    """The error of a file that could not be read: damage, a limit or a permission."""
+    """The error of a file that cannot be read: damage, a permission or an exhausted resource."""
     reason = error_reason(error)
     if is_exhausted(error):
         return limit_error(path, reason or "no memory")

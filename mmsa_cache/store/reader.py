@@ -1,4 +1,4 @@
-"""Opening and verifying the features of an encoder."""
+"""Opens and verifies the features of an encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .verified import check_bytes, verify_changed
 
 @dataclass(frozen=True)
 class Features:
-    """The features of one encoder, mapped."""
+    """The memory-mapped features of one encoder."""
 
     folder: Path
     encoder: StoredEncoder
@@ -38,24 +38,24 @@ class Features:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Number of each shard's first row, (shards + 1,)."""
+        """First row of each shard, counted over all shards, (shards + 1,)."""
         return np.cumsum([0, *map(len, self.shards)], dtype=np.int64)
 
     def find_rows(self, keys: Keys) -> NDArray[np.int64]:
-        """Numbers of rows, counted over all shards; −1 where there is none, (rows,)."""
+        """Row of each key, counted over all shards; −1 if it is missing, (rows,)."""
         return self._table.find(keys)
 
 
 def open_features(folder: Path, *, verify: bool = True) -> Features:
-    """Maps all shards of an encoder; no descriptor is kept.
+    """Maps all shards of an encoder without keeping descriptors.
 
     Args:
-        folder: The features.
-        verify: Re-hash every file that was touched since it was last verified.
+        folder: The feature folder.
+        verify: Whether to hash the files that changed since they were last verified.
 
     Raises:
         CacheNotFoundError: Nothing is sealed there.
-        DamagedCacheError: Names the file and what is wrong with it.
+        DamagedCacheError: Names the file and its damage.
         DeviceError: The system has no descriptor, map or memory left.
     """
     encoder = read_encoder(folder)
@@ -68,26 +68,26 @@ def open_features(folder: Path, *, verify: bool = True) -> Features:
                 verify_changed(folder, list(index.entries.values()))
             shards = tuple(_map(folder, entry, encoder) for entry in index.entries.values())
         except DamagedCacheError:
-            if not index.changed():  # else its shards were merged just now
+            if not index.changed():  # else shards were merged just now
                 raise
         else:
             break
-    if len({_kind(shard) for shard in shards}) > 1:
+    if len({_layout(shard) for shard in shards}) > 1:
         raise DamagedCacheError(f"{folder}: shards have different pools.", rebuild_hint(folder))
     return Features(folder, encoder, shards)
 
 
-def _kind(shard: Shard) -> tuple[object, ...]:
-    """What is the same in all shards of an encoder."""
+def _layout(shard: Shard) -> tuple[object, ...]:
+    """Properties that are equal in all shards of an encoder."""
     shared = None if shard.shared is None else shard.shared.shape[1:]
     return shard.pools, shard.tokens.shape[1:], shared
 
 
 def verify_features(folder: Path) -> list[str]:
-    """Re-hashes every sealed shard; returns one line for each damaged file.
+    """Hashes every sealed shard and returns one line for each damaged file.
 
     Raises:
-        CacheError: The index, or the encoder's record, cannot be read.
+        CacheError: The index or the encoder's record cannot be read.
     """
     encoder = read_encoder(folder)
     while True:

@@ -1,14 +1,14 @@
-"""The HDF5 names, shapes and dtypes of a shard: the one contract of both stages.
+"""Names, shapes and dtypes of a shard's HDF5 file.
 
 A shard holds the features of some rows of one encoder; a row is one input, see `keys`.
 
 ==============  =========================  ========  =============================================
 dataset         shape                      dtype     content
 ==============  =========================  ========  =============================================
-``keys``        (rows, 16)                 uint8     what a row was computed from
-``operations``  (rows,)                    S*        augmentation used ("" for originals)
+``keys``        (rows, 16)                 uint8     hash of what a row was computed from
+``operations``  (rows,)                    S*        augmentation ("" for originals)
 ``offsets``     (rows + 1,)                int64     row r is ``tokens[offsets[r]:offsets[r+1]]``
-``tokens``      (positions, dim)           float16   all kept positions, back to back, contiguous
+``tokens``      (positions, dim)           float16   positions of all rows, contiguous
 ``pooled``      (rows, pools, dim)         float16   attribute ``pools`` names the second axis
 ``shared``      (rows, shared_dim)         float16   joint models only: the shared space's embedding
 ==============  =========================  ========  =============================================
@@ -64,12 +64,14 @@ class Shard:
         if self.shared is not None:
             shapes["shared"] = (self.shared.shape, (rows, *self.shared.shape[1:2]))
         wrong = [
-            f"{k}: {have}, expected {want}" for k, (have, want) in shapes.items() if have != want
+            f"{k}: {shape}, expected {expected}"
+            for k, (shape, expected) in shapes.items()
+            if shape != expected
         ]
         if self.offsets[0] != 0 or bool((self.offsets[1:] < self.offsets[:-1]).any()):
             wrong.append("offsets: must start at 0 and never fall")
         if wrong:
-            raise ValueError("A shard's parts do not fit together: " + "; ".join(wrong))
+            raise ValueError(f"A shard's parts do not fit together: {'; '.join(wrong)}")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -81,11 +83,7 @@ class Shard:
         return self.tokens.nbytes + self.pooled.nbytes + shared
 
     def take(self, rows: NDArray[np.int64]) -> Shard:
-        """Some of its rows, copied.
-
-        Args:
-            rows: Their numbers, rising.
-        """
+        """Copies rows, given in ascending order."""
         spans = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
         return Shard(
             self.keys[rows],

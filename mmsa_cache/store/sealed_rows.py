@@ -1,7 +1,7 @@
-"""The rows of one encoder's features in a folder: those that its index names, and entering more.
+"""The sealed rows of one encoder in a folder, and adding shards to the folder's index.
 
-Writers share a folder without talking: the first one to enter a row wins. Shards that others
-sealed, and did not live to enter, are adopted.
+Writers share a folder without communicating: the first one to enter a row in the index wins. Shards
+that a writer sealed but was killed before it entered them are adopted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .sealer import FolderSealer
 
 
 def lock_path(folder: Path) -> Path:
-    """The lock that whoever changes the features in a folder holds."""
+    """Path of the lock for changing the features in a folder."""
     return folder.parent / f".{folder.name}.lock"
 
 
@@ -36,9 +36,9 @@ class SealedRows:
     """Knows which rows are sealed, and enters shards in the index.
 
     Args:
-        folder: The features'.
-        fingerprint: The encoder's.
-        disk: What it is written to.
+        folder: The feature folder.
+        fingerprint: Fingerprint of the encoder.
+        disk: Where to write.
 
     Attributes:
         folder: As above.
@@ -52,11 +52,11 @@ class SealedRows:
         self._disk = disk
         self._index = Index(self.folder)
         self._keys = KeyTable(KEY_BYTES)
-        self._known: set[str] = set()
-        self._noted = -1
-        """Bytes of the index whose shards are known; −1: it has to be looked at."""
+        self._noted_names: set[str] = set()
+        self._noted_size = -1
+        """Bytes of the index whose shards were noted; −1 forces a refresh."""
         self._check_lock: LockCheck
-        self._one = threading.RLock()  # a thread may publish while another one looks rows up
+        self._thread_lock = threading.RLock()  # one thread may publish while another looks up rows
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -64,7 +64,7 @@ class SealedRows:
             yield
 
     def _append(self, *changes: IndexChange) -> None:
-        """Changes the index, if the lock is held indeed."""
+        """Changes the index after checking that the lock is still held."""
         self._check_lock()
         self._index.append(changes, self._disk)
 
@@ -72,67 +72,65 @@ class SealedRows:
         return (self.folder / entry.file).exists()
 
     def _sweep(self) -> None:
-        """Adopts shards that no index names, removes other such files; the lock is held."""
-        found: list[ShardEntry] = []
-        self._check_lock()  # lest what another one is about to enter is removed
+        """Adopts shards that the index lacks and removes other such files; the lock is held."""
+        entries: list[ShardEntry] = []
+        self._check_lock()  # else a file could be removed that another writer is about to enter
         for path in sorted(self.folder.glob(SHARD_FILES)):
-            folder = path.is_dir() and not path.is_symlink()
-            if folder or path.stem in self._index.entries:
+            is_folder = path.is_dir() and not path.is_symlink()
+            if is_folder or path.stem in self._index.entries:
                 continue
             entry = None if path.stem in self._index.dropped else shard_file.read_entry(path)
             if entry is None:
                 self._disk.remove(path)
             else:
-                found.append(entry)
-        self._enter(found)
+                entries.append(entry)
+        self._enter(entries)
         for path in self.folder.glob(f"{TEMPORARY}*"):
             if is_abandoned_file(path):
                 discard(path, self._disk)
 
     def _refresh(self) -> None:
-        """Looks at what other writers added since."""
+        """Notes the shards that other writers added."""
         while True:
             if self._index.changed():
                 self._index = Index.read(self.folder, self._index)
-            elif self._noted == self._index.size:
+            elif self._noted_size == self._index.size:
                 return
-            if not self._known <= self._index.entries.keys():
-                self._keys, self._known = (
-                    KeyTable(KEY_BYTES),
-                    set(),
-                )  # merged, or removed, by somebody
+            if not self._noted_names <= self._index.entries.keys():
+                # Another writer merged or removed shards.
+                self._keys, self._noted_names = KeyTable(KEY_BYTES), set()
             try:
-                for name in [n for n in self._index.entries if n not in self._known]:
+                for name in [n for n in self._index.entries if n not in self._noted_names]:
                     self._note(name, [self._map(self._index.entries[name])])
             except DamagedCacheError:
-                if not self._index.changed():  # else it was merged just now
+                if not self._index.changed():  # else the shard was merged just now
                     raise
             else:
-                self._noted = self._index.size
+                self._noted_size = self._index.size
                 return
 
     def _note(self, name: str, shards: Sequence[Shard]) -> None:
         for shard in shards:
             self._keys.add(shard.keys)
-        self._known.add(name)
+        self._noted_names.add(name)
 
     def _map(self, entry: ShardEntry) -> Shard:
         path = self.folder / entry.file
         return shard_file.map_shard(path, entry.rows, entry.bytes, self._fingerprint)
 
     def has(self, keys: Keys) -> NDArray[np.bool_]:
-        """Which rows are sealed by now, (rows,).
+        """Which rows are sealed, (rows,).
 
         Raises:
-            CacheError: What another writer added cannot be read.
+            CacheError: A shard of another writer cannot be read.
         """
-        with self._one:
+        with self._thread_lock:
             self._refresh()
             return self._keys.find(keys) >= 0
 
     @property
     def rows(self) -> int:
-        """Sealed rows."""
+        """Number of sealed rows."""
         return self._index.rows
 
     @property
@@ -141,48 +139,48 @@ class SealedRows:
         return self._index.bytes
 
     def adopt(self, entries: Sequence[ShardEntry]) -> int:
-        """Enters shards in the index that others sealed, without rows that are there already.
+        """Enters shards that others sealed in the index, without rows that are sealed already.
 
         Args:
-            entries: What they say of them; a shard that is not there, since another writer has
-                entered and merged it or the folder is another one, counts as nothing.
+            entries: Entries of the shards; those without a file are ignored, as after another
+                writer has entered and merged them.
 
         Returns:
-            Rows that are new.
+            Number of new rows.
 
         Raises:
             DiskError: Not all were entered.
-            CacheError: What another writer added cannot be read.
+            CacheError: A shard of another writer cannot be read.
         """
-        with explain_write_errors(self.folder), self._lock(), self._one:
+        with explain_write_errors(self.folder), self._lock(), self._thread_lock:
             return self._enter([entry for entry in entries if self._has_file(entry)])
 
     def _enter(self, entries: Sequence[ShardEntry]) -> int:
-        """Enters shards whose files are there; the lock is held."""
+        """Enters shards whose files exist; the lock is held."""
         self._refresh()
-        self._noted = -1  # what is noted below may not come to be entered
+        self._noted_size = -1  # shards that are noted below may fail to be entered
         needless: set[str] = set()
         new: list[ShardEntry] = []
         for entry in entries:
-            if entry.name in self._known:
+            if entry.name in self._noted_names:
                 continue
             try:
                 shard = self._map(entry)
             except DamagedCacheError:  # no shard of this encoder
                 needless.add(entry.file)
                 continue
-            own = self._keys.find(shard.keys) < 0
-            if not own.all():
+            new_rows = self._keys.find(shard.keys) < 0
+            if not new_rows.all():
                 needless.add(entry.file)
-                if not own.any():
+                if not new_rows.any():
                     continue
-                shard = shard.take(np.flatnonzero(own))
+                shard = shard.take(np.flatnonzero(new_rows))
                 entry = self.sealer.seal([shard])
             self._note(entry.name, [shard])
             new.append(entry)
         if new:
             self._append(*(IndexChange(add=entry) for entry in new))
-        self._noted = self._index.size
+        self._noted_size = self._index.size
         for file in needless:
             self._disk.remove(self.folder / file)
         return sum(entry.rows for entry in new)

@@ -1,4 +1,4 @@
-"""Sealing of a shard: written whole to a temporary name, hashed, and named by its content."""
+"""Seals shards: writes them to a temporary file, hashes it, and names it by its content."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _marks = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class FolderSealer:
-    """Puts shards into a feature folder that is there; others enter them in its index.
+    """Puts shards into an existing feature folder, without entering them in its index.
 
-    It can be sent to other processes, and to machines that see the folder under the same path.
+    Can be pickled for other processes, and for machines that see the folder under the same path.
     """
 
     folder: Path
     fingerprint: str
-    """The encoder's."""
+    """Fingerprint of the encoder."""
     disk: Disk = DISK
-    """What is written to."""
+    """Where to write."""
 
     @contextlib.contextmanager
     def written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
-        """A temporary file of shards as one; it goes unless it is renamed."""
+        """Writes shards as one temporary file, which is removed unless it is renamed."""
         content = shard_bytes.encode(shards, self.fingerprint)
         temporary = self.folder / f"{TEMPORARY}shard.{process_mark()}.{next(_marks)}"
         try:
-            with ThreadPoolExecutor(1, "hash") as beside:  # it takes about as long as to write
-                entry = beside.submit(shard_bytes.shard_entry, content, shards)
+            with ThreadPoolExecutor(1, "hash") as threads:  # hashing takes as long as writing
+                entry = threads.submit(shard_bytes.shard_entry, content, shards)
                 write_new(temporary, content, self.disk)
             yield temporary, entry.result()
         finally:
@@ -47,7 +47,7 @@ class FolderSealer:
                 discard(temporary, self.disk)
 
     def seal(self, shards: Sequence[Shard]) -> ShardEntry:
-        """Seals shards as one; it does not count before `FeatureWriter.adopt`.
+        """Seals shards as one; `FeatureWriter.adopt` enters it in the index.
 
         Raises:
             DiskError: It was not sealed.

@@ -1,4 +1,4 @@
-"""Shards to the bytes of one HDF5 file, without a disk: HDF5 never meets a full or failing one."""
+"""Encodes shards as an HDF5 file in memory, so that HDF5 never meets a full or failing disk."""
 
 from __future__ import annotations
 
@@ -15,52 +15,50 @@ from . import schema
 from .index import ShardEntry
 from .schema import Shard
 
-_ALIGNED = 64
-"""Bytes that datasets begin at a multiple of, so that they can be used where they lie."""
-
-
-_ALONE = 1 << 20
-"""Bytes of features that are a piece of their own: to copy fewer is quicker than to write twice."""
+_ALIGNMENT = 64
+"""Datasets start at a multiple of so many bytes, so that they can be memory-mapped."""
+_LARGE = 1 << 20
+"""Features of fewer bytes are copied, which is faster than writing more pieces."""
 Pieces = list[memoryview]
-"""The bytes of a file, one piece after the other."""
+"""Consecutive parts of a file's content."""
 
 
 def encode(shards: Sequence[Shard], fingerprint: str) -> Pieces:
-    """The file of one shard, or of several as one.
+    """Encodes one shard, or several as one.
 
-    HDF5 writes what lies around the features alone; those stay where they are. So a large shard is
-    not in memory twice, and no thread is kept from Python while it is copied.
+    HDF5 only writes the bytes around large features, which are not copied: they are not in memory
+    twice, and the GIL is not held while they would be copied.
 
     Args:
-        shards: The features, all with the same pools.
-        fingerprint: The encoder's.
+        shards: Shards with the same pools.
+        fingerprint: Fingerprint of the encoder.
     """
-    around = _Written()
+    around = _HDF5Output()
     first = shards[0]
     offsets, end = [np.zeros(1, np.int64)], 0
     for shard in shards:
         offsets.append(shard.offsets[1:] + end)
         end += int(shard.offsets[-1])
     with h5py.File(
-        around, "w", libver="v110", alignment_threshold=1, alignment_interval=_ALIGNED
+        around, "w", libver="v110", alignment_threshold=1, alignment_interval=_ALIGNMENT
     ) as file:
         file.attrs["schema"] = schema.SCHEMA_VERSION
         file.attrs["fingerprint"] = np.bytes_(fingerprint)
         file.create_dataset("keys", data=np.concatenate([shard.keys for shard in shards]))
         operations = [operation for shard in shards for operation in shard.operations]
-        file.create_dataset("operations", data=_fixed(operations))
+        file.create_dataset("operations", data=_fixed_length(operations))
         file.create_dataset("offsets", data=np.concatenate(offsets).astype("<i8"))
-        features = _places(file, "tokens", [shard.tokens for shard in shards])
-        features += _places(file, "pooled", [shard.pooled for shard in shards])
-        file["pooled"].attrs["pools"] = _fixed(first.pools)
+        features = _create_features(file, "tokens", [shard.tokens for shard in shards])
+        features += _create_features(file, "pooled", [shard.pooled for shard in shards])
+        file["pooled"].attrs["pools"] = _fixed_length(first.pools)
         if first.shared is not None:
             shared = [s.shared for s in shards if s.shared is not None]
-            features += _places(file, schema.SHARED, shared)
-    return _in_order(features, around)
+            features += _create_features(file, schema.SHARED, shared)
+    return _join_pieces(features, around)
 
 
 def shard_entry(content: Pieces, shards: Sequence[Shard]) -> ShardEntry:
-    """What an index says of the file of shards."""
+    """The index entry of an encoded file of shards."""
     digest = hashlib.sha256()
     for piece in content:
         digest.update(piece)
@@ -68,12 +66,12 @@ def shard_entry(content: Pieces, shards: Sequence[Shard]) -> ShardEntry:
     return ShardEntry(sha256=digest.hexdigest(), rows=sum(map(len, shards)), bytes=size)
 
 
-class _Written(io.RawIOBase):
-    """A file that is only written to; HDF5 reads nothing back of one that it makes."""
+class _HDF5Output(io.RawIOBase):
+    """A write-only file for HDF5, which does not read a file that it creates."""
 
     def __init__(self) -> None:
         self.pieces: list[tuple[int, bytes]] = []
-        """Where they begin, and what they are; what was written later counts."""
+        """Offset and content of each write; later ones overwrite earlier ones."""
         self.size = self._at = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -94,39 +92,39 @@ class _Written(io.RawIOBase):
         return self.size
 
 
-def _in_order(features: Sequence[tuple[int, memoryview]], around: _Written) -> Pieces:
-    """Features, and between them what HDF5 wrote there; zeros elsewhere."""
-    alone = [part for part in features if part[1].nbytes >= _ALONE]
-    others = [*around.pieces, *(part for part in features if part[1].nbytes < _ALONE)]
-    found, end = [], 0
-    for at, data in [*sorted(alone, key=lambda part: part[0]), (around.size, memoryview(b""))]:
-        between = bytearray(at - end)
-        for place, piece in others:
-            if end <= place < at:
-                between[place - end : place - end + len(piece)] = piece
-        found += [memoryview(between), data]
-        end = at + data.nbytes
-    return [piece for piece in found if piece.nbytes]
+def _join_pieces(features: Sequence[tuple[int, memoryview]], around: _HDF5Output) -> Pieces:
+    """Joins located features and what HDF5 wrote between them; the rest is zeros."""
+    large = [part for part in features if part[1].nbytes >= _LARGE]
+    small = [*around.pieces, *(part for part in features if part[1].nbytes < _LARGE)]
+    pieces, end = [], 0
+    for offset, data in [*sorted(large, key=lambda part: part[0]), (around.size, memoryview(b""))]:
+        between = bytearray(offset - end)
+        for start, piece in small:
+            if end <= start < offset:
+                between[start - end : start - end + len(piece)] = piece
+        pieces += [memoryview(between), data]
+        end = offset + data.nbytes
+    return [piece for piece in pieces if piece.nbytes]
 
 
-def _places(
+def _create_features(
     file: h5py.File, name: str, parts: Sequence[NDArray[np.float16]]
 ) -> list[tuple[int, memoryview]]:
-    """Makes room for a dataset; its parts, and where they belong."""
+    """Creates a dataset of features; returns the offset and content of its parts."""
     shape = (sum(map(len, parts)), *parts[0].shape[1:])
     dataset = file.create_dataset(name, shape, schema.FEATURE_DTYPE)
     if not dataset.size:
         return []
-    dataset[:1] = 0  # with the first element HDF5 gives all of them their place
-    at, places = int(dataset.id.get_offset()), []
+    dataset[:1] = 0  # with the first element HDF5 allocates the whole dataset
+    offset, located = int(dataset.id.get_offset()), []
     for part in parts:
         data = np.ascontiguousarray(part, schema.FEATURE_DTYPE).reshape(-1).view(np.uint8).data
-        places.append((at, data))
-        at += data.nbytes
-    return places
+        located.append((offset, data))
+        offset += data.nbytes
+    return located
 
 
-def _fixed(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """Fixed-length UTF-8 bytes (HDF5 keeps those in place, without a heap); at least one byte."""
+def _fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Texts as fixed-length UTF-8 of at least one byte, which HDF5 stores without a heap."""
     encoded = [text.encode() for text in texts]
     return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")

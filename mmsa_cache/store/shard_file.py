@@ -1,7 +1,6 @@
-"""The HDF5 file of a shard, read without trust.
+"""Reads the HDF5 files of shards without trusting them.
 
-It is read only where it is exactly what `shard_bytes` gives: plain, contiguous, unfiltered datasets
-of its own.
+A file must be exactly what `shard_bytes` writes: plain, contiguous, unfiltered datasets of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -28,50 +27,50 @@ from .schema import Shard
 
 _MAX_ATTRIBUTE_BYTES = 1 << 16
 _MAX_KEYS_BYTES = 1 << 28
-"""Of shards that are not here; merged ones of the smallest features have half of that."""
+"""Limit of remote shards; merged ones of the smallest features have half of that."""
 
 
 def check_size(path: Path, size: int) -> os.stat_result:
-    """What the system says of a file that must have so many bytes.
+    """``lstat`` of a file that must have so many bytes.
 
     Raises:
-        DamagedCacheError: It is not there, no file, or of another size.
+        DamagedCacheError: It is missing, not a regular file, or of another size.
     """
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError as error:
         raise DamagedCacheError(f"{path} is missing.", MISSING) from error
     except OSError as error:
         raise read_error(path, error) from error
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a link" if stat.S_ISLNK(status.st_mode) else "no regular file"
         raise DamagedCacheError(f"{path} is {kind}, not a shard.", REPAIR)
-    if found.st_size != size:
-        raise DamagedCacheError(f"{path} has {found.st_size} bytes, sealed were {size}.", REPAIR)
-    return found
+    if status.st_size != size:
+        raise DamagedCacheError(f"{path} has {status.st_size} bytes, sealed were {size}.", REPAIR)
+    return status
 
 
 def check_bytes(path: Path, size: int, sha256: str) -> None:
-    """Re-hashes a file.
+    """Checks the hash of a file.
 
     Raises:
         DamagedCacheError: It is not what was sealed.
     """
     check_size(path, size)
     try:
-        found = hashing.file_sha256(path)
+        digest = hashing.file_sha256(path)
     except OSError as error:
         raise read_error(path, error) from error
-    if found != sha256:
+    if digest != sha256:
         raise DamagedCacheError(
             f"{path} was changed after it was sealed "
-            f"(sha256 {found[:12]}…, sealed {sha256[:12]}…).",
+            f"(sha256 {digest[:12]}…, sealed {sha256[:12]}…).",
             REPAIR,
         )
 
 
 def read_entry(path: Path) -> ShardEntry | None:
-    """What an index would say of a file; None where it is no shard that bears its own name.
+    """Makes the index entry of a file; None if it is no shard named by its content.
 
     Raises:
         DeviceError: The system has no descriptor or memory left.
@@ -84,31 +83,28 @@ def read_entry(path: Path) -> ShardEntry | None:
             keys = h5py.h5d.open(file.id, b"keys")
             entry = ShardEntry(sha256=digest, rows=keys.shape[0], bytes=path.lstat().st_size)
     except UNREADABLE as error:
-        found = read_error(path, error)
-        if not isinstance(found, DamagedCacheError):
-            raise found from error
+        cause = read_error(path, error)
+        if not isinstance(cause, DamagedCacheError):
+            raise cause from error
         return None
     return entry if entry.file == path.name else None
 
 
 def read_keys(content: Any, size: int, fingerprint: str) -> Keys:
-    """The keys of a shard, of which only what they need is read; nothing else of it is checked.
+    """Reads and checks the keys of a shard, and nothing else of it.
 
     Args:
         content: The file, open for reading.
         size: Its bytes.
-        fingerprint: Of the encoder that it must belong to.
+        fingerprint: Fingerprint of the encoder that it must belong to.
 
     Raises:
         ValueError: It is no such shard.
         Exception: As reading it raises.
     """
     with h5py.File(content, "r") as file:
-        group = h5py.h5g.open(file.id, b"/")
-        if _bytes_of(group, b"fingerprint").item().decode() != fingerprint:
-            raise ValueError("belongs to another encoder (fingerprint)")
-        keys = _dataset(group, "keys")
-        dtype, shape, offset = keys.dtype, keys.shape, keys.get_offset()
+        group = _open_root(file, fingerprint)
+        dtype, shape, offset = _extent(_open_dataset(group, "keys"))
     count = math.prod(shape)
     most = min(size, _MAX_KEYS_BYTES)
     if dtype != np.uint8 or shape[1:] != (KEY_BYTES,) or not 0 < count <= most or offset is None:
@@ -118,61 +114,74 @@ def read_keys(content: Any, size: int, fingerprint: str) -> Keys:
 
 
 def map_shard(path: Path, rows: int, size: int, fingerprint: str) -> Shard:
-    """Opens a shard without trusting it; the map keeps no descriptor.
+    """Maps a shard into memory without trusting it; no descriptor is kept.
 
     Args:
         path: The file.
-        rows: Rows that it must have.
+        rows: Number of rows that it must have.
         size: Bytes that it must have.
-        fingerprint: Of the encoder that it must belong to.
+        fingerprint: Fingerprint of the encoder that it must belong to.
 
     Raises:
-        DamagedCacheError: It is anything else than what `encode` gives.
+        DamagedCacheError: It is not a file of `shard_bytes.encode`.
         DeviceError: The system has no descriptor, map or memory left.
     """
     check_size(path, size)
     try:
         with open_regular(path, links=False) as content, h5py.File(content, "r") as file:
-            group = h5py.h5g.open(file.id, b"/")
-            names = _names(group)
-            if _bytes_of(group, b"fingerprint").item().decode() != fingerprint:
-                raise _RefusedError("belongs to another encoder (fingerprint)")
-            datasets = {name: _dataset(group, name) for name in names}
-            pools = tuple(p.decode() for p in _bytes_of(datasets["pooled"], b"pools").tolist())
-            places = {
-                name: (item.dtype, item.shape, item.get_offset()) for name, item in datasets.items()
-            }
-        _check_shapes(places, rows, len(pools), size)
-        parts = _map_arrays(path, places, size)
+            group = _open_root(file, fingerprint)
+            datasets = {name: _open_dataset(group, name) for name in _dataset_names(group)}
+            names = _read_attribute(datasets["pooled"], b"pools").tolist()
+            pools = tuple(name.decode() for name in names)
+            extents = {name: _extent(dataset) for name, dataset in datasets.items()}
+        _check_shapes(extents, rows, len(pools), size)
+        arrays = _map_arrays(path, extents, size)
         return Shard(
-            parts["keys"],
-            [operation.decode() for operation in parts["operations"].tolist()],
-            parts["offsets"],
-            parts["tokens"],
-            parts["pooled"],
+            arrays["keys"],
+            [operation.decode() for operation in arrays["operations"].tolist()],
+            arrays["offsets"],
+            arrays["tokens"],
+            arrays["pooled"],
             pools,
-            parts.get(schema.SHARED),
+            arrays.get(schema.SHARED),
         )
     except _RefusedError as error:
         raise DamagedCacheError(f"{path}: {error}.", REPAIR) from error
     except MemoryError as error:
         raise read_error(path, error) from error
-    except UNREADABLE as error:  # also places beyond the end of the file
-        found = read_error(path, error)
-        if isinstance(found, DamagedCacheError):
-            found = DamagedCacheError(f"{path}: is not a readable shard ({error}).", REPAIR)
-        raise found from error
+    except UNREADABLE as error:  # such as offsets beyond the end of the file
+        cause = read_error(path, error)
+        if isinstance(cause, DamagedCacheError):
+            cause = DamagedCacheError(f"{path}: is not a readable shard ({error}).", REPAIR)
+        raise cause from error
 
 
 class _RefusedError(ValueError):
-    """A shard is not what this program writes; the message says why."""
+    """A shard is not what this program writes."""
 
 
-_Place = tuple[np.dtype[Any], tuple[int, ...], int | None]
-"""Type, shape and offset in the file of a dataset; nothing without elements has an offset."""
+class _Extent(NamedTuple):
+    """Where and how a dataset is stored in its file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int | None
+    """None for a dataset without elements."""
 
 
-def _names(group: Any) -> list[str]:
+def _extent(dataset: Any) -> _Extent:
+    return _Extent(dataset.dtype, dataset.shape, dataset.get_offset())
+
+
+def _open_root(file: h5py.File, fingerprint: str) -> Any:
+    """The root group of a shard of this encoder."""
+    group = h5py.h5g.open(file.id, b"/")
+    if _read_attribute(group, b"fingerprint").item().decode() != fingerprint:
+        raise _RefusedError("belongs to another encoder (fingerprint)")
+    return group
+
+
+def _dataset_names(group: Any) -> list[str]:
     """Names of the datasets of a shard."""
     names = {name.decode() for name in group}
     if names - {schema.SHARED} != set(schema.DATASETS):
@@ -180,8 +189,8 @@ def _names(group: Any) -> list[str]:
     return sorted(names)
 
 
-def _dataset(group: Any, name: str) -> Any:
-    """A dataset of the file itself: contiguous, unfiltered, no link."""
+def _open_dataset(group: Any, name: str) -> Any:
+    """Opens a dataset that must be in the file itself, contiguous and unfiltered."""
     if group.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
         raise _RefusedError(f"{name} is a link to elsewhere")
     item = h5py.h5o.open(group, name.encode())
@@ -195,9 +204,9 @@ def _dataset(group: Any, name: str) -> Any:
     return item
 
 
-def _check_shapes(places: dict[str, _Place], rows: int, pools: int, size: int) -> None:
-    """Refuses datasets that do not fit together, or into the file."""
-    positions, dim = places["tokens"][1][0], places["tokens"][1][-1]
+def _check_shapes(extents: dict[str, _Extent], rows: int, pools: int, size: int) -> None:
+    """Refuses datasets that do not fit together, or not into the file."""
+    positions, dim = extents["tokens"].shape[0], extents["tokens"].shape[-1]
     if not dim:  # any number of positions would fit into the file
         raise _RefusedError("tokens have no dimension")
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
@@ -207,19 +216,19 @@ def _check_shapes(places: dict[str, _Place], rows: int, pools: int, size: int) -
         "tokens": ((positions, dim), "<f2"),
         "pooled": ((rows, pools, dim), "<f2"),
     }
-    if schema.SHARED in places:
-        shapes[schema.SHARED] = ((rows, *places[schema.SHARED][1][1:2]), "<f2")
-    for name, (shape, wanted) in shapes.items():
-        dtype, have, offset = places[name]
-        same = dtype.kind == "S" if wanted == "S" else dtype == np.dtype(wanted)
-        count = math.prod(have)
-        if have != shape or not same or count * dtype.itemsize > size:
-            raise _RefusedError(f"{name} is {have} {dtype}, expected {shape} {wanted}")
+    if schema.SHARED in extents:
+        shapes[schema.SHARED] = ((rows, *extents[schema.SHARED].shape[1:2]), "<f2")
+    for name, (shape, dtype_name) in shapes.items():
+        dtype, shape_found, offset = extents[name]
+        same = dtype.kind == "S" if dtype_name == "S" else dtype == np.dtype(dtype_name)
+        count = math.prod(shape_found)
+        if shape_found != shape or not same or count * dtype.itemsize > size:
+            raise _RefusedError(f"{name} is {shape_found} {dtype}, expected {shape} {dtype_name}")
         if count and offset is None:
             raise _RefusedError(f"{name} has no storage")
 
 
-# What HDF5, its binding and NumPy raise of a file that was made or damaged by somebody else.
+# Errors of HDF5, h5py and NumPy on damaged or foreign files.
 UNREADABLE = (
     OSError,
     LookupError,
@@ -231,8 +240,8 @@ UNREADABLE = (
 )
 
 
-def _bytes_of(owner: Any, name: bytes) -> NDArray[np.bytes_]:
-    """An attribute of fixed-length bytes; h5py's low level, since a cache has many shards.
+def _read_attribute(owner: Any, name: bytes) -> NDArray[np.bytes_]:
+    """Reads an attribute of fixed-length bytes by h5py's low-level interface, which is faster.
 
     Raises:
         ValueError: It is of another type, or claims to be large.
@@ -247,9 +256,9 @@ def _bytes_of(owner: Any, name: bytes) -> NDArray[np.bytes_]:
     return value
 
 
-def _map_arrays(path: Path, places: dict[str, _Place], size: int) -> dict[str, NDArray[Any]]:
-    """Arrays on one copy-on-write map of a file: processes share it, none can change the file."""
-    import torch  # its maps keep no descriptor, those of Python before 3.13 do
+def _map_arrays(path: Path, extents: dict[str, _Extent], size: int) -> dict[str, NDArray[Any]]:
+    """Maps arrays copy-on-write: processes share the pages and none can change the file."""
+    import torch  # its maps keep no descriptor, unlike mmap before Python 3.13
 
     try:
         mapped = torch.from_file(os.fsdecode(path), shared=False, size=size, dtype=torch.uint8)
@@ -257,11 +266,11 @@ def _map_arrays(path: Path, places: dict[str, _Place], size: int) -> dict[str, N
         check_size(path, size)  # a merge may have removed it just now
         raise limit_error(path, str(error).splitlines()[0].rpartition(": ")[2]) from error
     content = mapped.numpy()
-    parts: dict[str, NDArray[Any]] = {}
-    for name, (dtype, shape, offset) in places.items():
-        if offset is None or not math.prod(shape):  # HDF5 stores nothing of an empty dataset
-            parts[name] = np.empty(shape, dtype)
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (dtype, shape, offset) in extents.items():
+        if offset is None or not math.prod(shape):  # HDF5 does not store empty datasets
+            arrays[name] = np.empty(shape, dtype)
             continue
         array: NDArray[Any] = np.ndarray(shape, dtype, content.data, offset)
-        parts[name] = array if array.flags.aligned else array.copy()
-    return parts
+        arrays[name] = array if array.flags.aligned else array.copy()
+    return arrays

@@ -1,4 +1,4 @@
-"""Which shards are still as they were when they were last hashed."""
+"""Verifies shards, skipping those that are unchanged since they were last hashed."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from mmsa_cache.native.cores import usable_cores
 from . import shard_file
 from .index import MAX_INDEX_BYTES, ShardEntry
 
-NOTE = ".verified.json"
-_SIDE_BY_SIDE = 32 << 20
-"""Bytes from which threads are worth their start."""
+VERIFIED = ".verified.json"
+_THREADED_BYTES = 32 << 20
+"""Fewest bytes that are hashed with threads."""
 
 
 def verify_changed(folder: Path, entries: Sequence[ShardEntry], note: Path | None = None) -> None:
     """Hashes the shards whose size or times changed since they were last verified.
 
-    The change time, which no program can set, moves with every write; so what another program did
-    to a file is seen at the next open, and an untouched store opens without being read through.
+    The change time, which no program can set, moves with every write: damage by other programs is
+    seen at the next open, and an unchanged store opens without being read.
 
     Args:
-        folder: The features.
+        folder: The feature folder.
         entries: The shards.
-        note: Where this machine keeps the times; default: in the folder.
+        note: File of the verified times on this machine; default: in the folder.
 
     Raises:
         DamagedCacheError: Names the first file that is not what was sealed.
     """
-    note = note or folder / NOTE
-    known: dict[str, list[Any]] = {}
+    note = note or folder / VERIFIED
+    verified: dict[str, list[Any]] = {}
     with contextlib.suppress(OSError, ValueError):
         raw = parse_json(read_regular(note, MAX_INDEX_BYTES, links=False))
-        known = raw if isinstance(raw, dict) else {}
-    looked = time.time()
+        verified = raw if isinstance(raw, dict) else {}
+    started = time.time()
     times = {entry.name: _times(folder, entry) for entry in entries}
-    now = {entry.name: [entry.sha256, *times[entry.name]] for entry in entries}
-    touched = [entry for entry in entries if known.get(entry.name) != now[entry.name]]
-    if not touched:
+    states = {entry.name: [entry.sha256, *times[entry.name]] for entry in entries}
+    changed = [entry for entry in entries if verified.get(entry.name) != states[entry.name]]
+    if not changed:
         return
-    check_shards(lambda entry: check_bytes(folder, entry), touched)
-    # Times are those from before the hashing: what was written meanwhile is hashed next time. So
-    # is what was written just before, since a further write may have got the same time.
-    settled = {
-        name: now[name]
+    check_shards(lambda entry: check_bytes(folder, entry), changed)
+    # The times are from before the hashing: shards written since are hashed next time. So are those
+    # written just before, since a further write may leave the same time.
+    certain = {
+        name: states[name]
         for name, (_, *last) in times.items()
-        if max(last) < 1e9 * (looked - CLOCK_TICK)
+        if max(last) < 1e9 * (started - CLOCK_TICK)
     }
-    with contextlib.suppress(OSError):  # a store that may only be read is hashed every time
-        write_atomically(note, json.dumps(settled).encode())
+    with contextlib.suppress(OSError):  # a read-only store is hashed every time
+        write_atomically(note, json.dumps(certain).encode())
 
 
 def check_shards(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> None:
-    """Checks entries; many bytes side by side, since hashing releases the interpreter."""
-    if sum(entry.bytes for entry in entries) < _SIDE_BY_SIDE:
+    """Checks shards, many bytes with threads, since hashing releases the GIL."""
+    if sum(entry.bytes for entry in entries) < _THREADED_BYTES:
         for entry in entries:
             check(entry)
         return
@@ -69,7 +69,7 @@ def check_shards(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntr
         with ThreadPoolExecutor(usable_cores()) as pool:
             for _ in pool.map(check, entries):
                 pass
-    except RuntimeError:  # no thread can be started, for want of memory
+    except RuntimeError:  # no memory to start a thread
         for entry in entries:
             check(entry)
 
@@ -84,5 +84,5 @@ def check_bytes(folder: Path, entry: ShardEntry) -> None:
 
 
 def _times(folder: Path, entry: ShardEntry) -> tuple[int, int, int]:
-    found = shard_file.check_size(folder / entry.file, entry.bytes)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    status = shard_file.check_size(folder / entry.file, entry.bytes)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

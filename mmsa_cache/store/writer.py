@@ -1,7 +1,7 @@
-"""Writing the features of one encoder, by one process or by many.
+"""Writes the features of one encoder, by one process or by many.
 
-A shard is made in memory, hashed, written under a temporary name, fsynced, renamed, and entered in
-the index. What is not in the index does not count; what is in it is never written again.
+A shard is encoded in memory, hashed, written under a temporary name, fsynced, renamed and entered
+in the index. Only shards in the index count, and they are never written again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .sealed_rows import SealedRows
 from .verified import check_bytes
 
 MERGED_BYTES = 512 << 20
-"""Bytes that shards are merged to."""
+"""Most bytes of a merged shard."""
 _MOST_SMALL = 8
-"""Shards below half of that which may stand beside each other."""
+"""Most shards below half of that which are not merged."""
 
 
 class FeatureWriter(SealedRows):
@@ -37,11 +37,11 @@ class FeatureWriter(SealedRows):
 
     Args:
         root: The store.
-        encoder: Whose features.
-        disk: What it is written to.
+        encoder: The encoder.
+        disk: Where to write.
 
     Attributes:
-        folder: Where they are.
+        folder: The feature folder.
         sealer: Puts shards there for `adopt`.
     """
 
@@ -55,11 +55,11 @@ class FeatureWriter(SealedRows):
 
         Args:
             waiting: Called once if another process computes it.
-            part: Number of the part from 0, and of parts.
+            part: Index of the part and number of parts.
 
         Raises:
-            DiskError: Nothing can be written there.
-            CacheError: What is there cannot be continued.
+            DiskError: The folder cannot be written.
+            CacheError: The existing features cannot be continued.
         """
         claim = self.folder.parent / f".{self.folder.name}.{part[0] + 1}-of-{part[1]}.claim"
         with contextlib.ExitStack() as stack:
@@ -70,68 +70,68 @@ class FeatureWriter(SealedRows):
             yield
 
     def _prepare(self) -> None:
-        """Makes the folder, takes away what killed writers left, reads what is sealed."""
+        """Creates the folder, removes files of killed writers, and reads the index."""
         with self._lock():
             make_folders(self.folder, self._disk)
             if (self.folder / ENCODER).exists():
-                self._rename(read_encoder(self.folder))
+                self._update_record(read_encoder(self.folder))
             else:
                 self._encoder.write(self.folder, self._disk)
-            self._index, self._noted = Index.read(self.folder), -1
+            self._index, self._noted_size = Index.read(self.folder), -1
             missing = [e for e in self._index.entries.values() if not self._has_file(e)]
-            if missing:  # deleted to be made again
+            if missing:  # deleted to be computed again
                 change = IndexChange(drop=tuple(entry.name for entry in missing))
                 self._append(change)
             self._sweep()
 
-    def _rename(self, there: StoredEncoder) -> None:
-        """Notes how the encoder is asked for now."""
-        if there.fingerprint != self._fingerprint:  # eight equal hexadecimal digits
+    def _update_record(self, stored: StoredEncoder) -> None:
+        """Writes the current settings and names of the encoder into its record."""
+        if stored.fingerprint != self._fingerprint:  # the first eight digits are equal
             raise StaleCacheError(
                 f"{self.folder} holds the features of another encoder.",
                 "Extract into another --cache folder.",
                 differences(
                     self._encoder.identity.fields,
-                    there.identity.fields,
+                    stored.identity.fields,
                     found_has="the store has",
                     expected_is="wanted is",
                 ),
             )
-        encoder = self._encoder.with_names_of(there)
-        if encoder != there:
+        encoder = self._encoder.with_names_of(stored)
+        if encoder != stored:
             encoder.write(self.folder, self._disk)
 
     def add_names(self, encoder: StoredEncoder) -> None:
-        """Takes the names too that the same encoder has elsewhere in the settings."""
+        """Adds the names that the same encoder has elsewhere in the settings."""
         self._encoder = encoder.with_names_of(self._encoder)
 
     def publish(self, *shards: Shard) -> int:
-        """Seals rows as one shard, without those that another writer sealed meanwhile.
+        """Seals rows as one shard, without those that another writer has sealed meanwhile.
 
         Args:
             shards: The rows, each once.
 
         Returns:
-            Rows that were sealed.
+            Number of sealed rows.
 
         Raises:
-            DiskError: None was.
+            DiskError: No row was sealed.
         """
         with (
             explain_write_errors(self.folder),
             self.sealer.written(shards) as (temporary, entry),
             self._lock(),
-            self._one,
+            self._thread_lock,
         ):
             new = [~self.has(shard.keys) for shard in shards]
-            if all(own.all() for own in new):
+            if all(is_new.all() for is_new in new):
                 self._seal(temporary, entry)
                 self._note(entry.name, shards)
                 return entry.rows
             rest = [
-                shard.take(np.flatnonzero(own))
-                for shard, own in zip(shards, new, strict=True)
-                if own.any()
+                shard.take(np.flatnonzero(is_new))
+                for shard, is_new in zip(shards, new, strict=True)
+                if is_new.any()
             ]
             if not rest:
                 return 0
@@ -141,26 +141,26 @@ class FeatureWriter(SealedRows):
             return fewer.rows
 
     def _seal(self, temporary: Path, entry: ShardEntry, drop: tuple[str, ...] = ()) -> None:
-        """Gives a shard its name and enters it in the index; the lock is held."""
+        """Renames a shard to its final name and enters it in the index; the lock is held."""
         self._disk.rename(temporary, self.folder / entry.file)
         try:
             sync(self.folder, self._disk)
             self._append(IndexChange(add=entry, drop=drop))
         except BaseException:
-            with contextlib.suppress(CacheError):  # it may have been entered all the same
+            with contextlib.suppress(CacheError):  # it may have been entered nevertheless
                 if entry.name not in Index.read(self.folder).entries:
                     discard(self.folder / entry.file, self._disk)
             raise
 
     def finish(self) -> None:
-        """Merges small shards while there are many; others may publish between two merges.
+        """Merges small shards until few are left; others may publish between two merges.
 
         Raises:
             DiskError: Some were not merged; nothing is lost.
             DamagedCacheError: A shard is not what was sealed.
         """
         with explain_write_errors(self.folder), self._lock():
-            self._sweep()  # of workers that were ended while they sealed what others had
+            self._sweep()  # workers may have been ended while they sealed
         while True:
             with explain_write_errors(self.folder), self._lock():
                 self._refresh()
@@ -170,41 +170,41 @@ class FeatureWriter(SealedRows):
                 sizes = itertools.accumulate(entry.bytes for entry in small)
                 first = [e for e, end in zip(small, sizes, strict=True) if end <= MERGED_BYTES]
                 merged = self._replace(first, [self._map(entry) for entry in first])
-                self._known.difference_update(entry.name for entry in first)  # the rows are there
-                self._known |= merged
-                self._noted = self._index.size
+                self._noted_names -= {entry.name for entry in first}  # their rows stay noted
+                self._noted_names |= merged
+                self._noted_size = self._index.size
 
     def keep_only(self, keys: Callable[[], Keys]) -> tuple[int, int]:
-        """Drops all rows but some.
+        """Drops all rows except those of some keys.
 
         Args:
-            keys: Says which stay. It is asked while nobody can add any, so that rows that were
-                wanted before they were added stay.
+            keys: Gives the keys to keep. It is called while no writer can add rows, so that rows
+                that were requested before they were added are kept.
 
         Returns:
-            Rows that went, and bytes that were freed.
+            Number of dropped rows, and of freed bytes.
 
         Raises:
-            DiskError: Some stay.
+            DiskError: Not all were dropped.
         """
-        wanted = KeyTable(KEY_BYTES)
+        table = KeyTable(KEY_BYTES)
         with explain_write_errors(self.folder), self._lock():
-            wanted.add(keys())
+            table.add(keys())
             self._refresh()
             before = self.rows, self.bytes
             for entry in list(self._index.entries.values()):
                 shard = self._map(entry)
-                kept = np.flatnonzero(wanted.find(shard.keys) >= 0)
-                if len(kept) < len(shard):
-                    self._replace([entry], [shard.take(kept)] if len(kept) else [])
+                rows = np.flatnonzero(table.find(shard.keys) >= 0)
+                if len(rows) < len(shard):
+                    self._replace([entry], [shard.take(rows)] if len(rows) else [])
         return before[0] - self.rows, before[1] - self.bytes
 
     def _replace(self, entries: Sequence[ShardEntry], shards: Sequence[Shard]) -> set[str]:
-        """Puts one shard in the place of some, or none; its name, if any. The lock is held."""
+        """Replaces shards by one or none and returns its name, if any; the lock is held."""
         names = tuple(entry.name for entry in entries)
         new: set[str] = set()
         if shards:
-            for old in entries:  # damage is not sealed again
+            for old in entries:  # damaged rows must not be sealed again
                 check_bytes(self.folder, old)
             with self.sealer.written(shards) as (temporary, entry):
                 self._seal(temporary, entry, names)

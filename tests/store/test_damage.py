@@ -19,7 +19,7 @@ from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.index import INDEX, MAX_SHARD_BYTES, Index, IndexChange, ShardEntry
 from mmsa_cache.store.reader import open_features, verify_features
-from mmsa_cache.store.verified import NOTE
+from mmsa_cache.store.verified import VERIFIED
 from tests.support.faulty import forked
 from tests.support.shards import (
     ENCODER,
@@ -86,7 +86,7 @@ def test_damage_is_named_by_verify_and_the_first_open(
         shutil.copytree(tmp_path / "source", tmp_path / "damaged")
         folder = ENCODER.folder(tmp_path / "damaged")
         if number % 2:  # as after an earlier opening that found all files whole
-            (folder / NOTE).unlink(missing_ok=True)
+            (folder / VERIFIED).unlink(missing_ok=True)
             open_features(folder)
         path, other = rng.permutation(np.array(shards_of(folder), object))[:2]
         before = path.stat()
@@ -111,11 +111,11 @@ def test_verify_hashes_whatever_was_noted(tmp_path: Path) -> None:
     time.sleep(0.2)
     open_features(folder)
     path = shards_of(folder)[0]
-    noted = json.loads((folder / NOTE).read_text())
+    noted = json.loads((folder / VERIFIED).read_text())
     path.write_bytes(flip(bytearray(path.read_bytes()), np.random.default_rng(1)))
     now = path.stat()
     noted[path.stem][1:] = [now.st_size, now.st_mtime_ns, now.st_ctime_ns]
-    (folder / NOTE).write_text(json.dumps(noted))
+    (folder / VERIFIED).write_text(json.dumps(noted))
     assert len(verify_features(folder)) == 1
 
 

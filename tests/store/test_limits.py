@@ -19,7 +19,7 @@ from mmsa_cache.files.disk import write_atomically
 from mmsa_cache.store import verified
 from mmsa_cache.store.index import SHARD_FILES
 from mmsa_cache.store.reader import open_features, verify_features
-from mmsa_cache.store.verified import NOTE
+from mmsa_cache.store.verified import VERIFIED
 from tests.support.faulty import forked
 from tests.support.shards import (
     ENCODER,
@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_opened_now_is_not_damaged(
 
     def attempt(at: int) -> int:
         scarce = Scarce(at, OSError(code, os.strerror(code)))
-        (folder / NOTE).unlink(missing_ok=True)
+        (folder / VERIFIED).unlink(missing_ok=True)
 
         def note(*arguments: Any) -> None:  # what was hashed need not be noted
             scarce.paused = True

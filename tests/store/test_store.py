@@ -30,7 +30,7 @@ from mmsa_cache.store.older import older_caches, refuse_older, remove_older
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.store.sealer import FolderSealer
 from mmsa_cache.store.shard_bytes import encode
-from mmsa_cache.store.verified import NOTE
+from mmsa_cache.store.verified import VERIFIED
 from tests.support.sealed import sealed
 from tests.support.shards import (
     ENCODER,
@@ -241,13 +241,13 @@ def test_what_was_not_touched_is_hashed_once(
     time.sleep(2 * verified.CLOCK_TICK)
     open_features(folder)
     assert hashed[3:] == [names[1]]
-    (folder / NOTE).write_bytes(b"[nonsense")
+    (folder / VERIFIED).write_bytes(b"[nonsense")
     open_features(folder)
     assert len(hashed) == 7
     verify_features(folder)
     assert len(hashed) == 10, "verify hashes everything"
-    monkeypatch.setattr(verified, "_SIDE_BY_SIDE", 0)
-    (folder / NOTE).unlink()
+    monkeypatch.setattr(verified, "_THREADED_BYTES", 0)
+    (folder / VERIFIED).unlink()
     open_features(folder)
     assert sorted(hashed[10:]) == sorted(names), "side by side"
 
@@ -270,8 +270,8 @@ def test_times_are_noted_where_that_is_possible_and_read_from_no_link(
     open_features(folder)
     open_features(folder)
     assert len(hashed) == 9
-    (folder / NOTE).rename(tmp_path / "elsewhere")
-    (folder / NOTE).symlink_to(tmp_path / "elsewhere")
+    (folder / VERIFIED).rename(tmp_path / "elsewhere")
+    (folder / VERIFIED).symlink_to(tmp_path / "elsewhere")
     open_features(folder)
     assert len(hashed) == 12
 
@@ -541,13 +541,13 @@ def test_an_index_that_grew_is_read_on_from_where_it_was(
         [IndexChange(add=entries[4], drop=(entries[0].name,)), IndexChange(add=entries[5])]
     )
     parsed: list[bytes] = []
-    parse = index_module._parsed
+    parse = index_module._parse_line
 
     def counting(line: bytes, where: str, folder: Path) -> IndexChange:
         parsed.append(line)
         return parse(line, where, folder)
 
-    monkeypatch.setattr(index_module, "_parsed", counting)
+    monkeypatch.setattr(index_module, "_parse_line", counting)
     with index.path.open("ab") as file:
         file.write(b'{"change": ')  # another writer is about to add one
     found = Index.read(tmp_path, earlier)

@@ -16,7 +16,7 @@ from mmsa_cache.store.index import INDEX, IndexChange, ShardEntry
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.verified import NOTE
+from mmsa_cache.store.verified import VERIFIED
 from mmsa_cache.store.writer import FeatureWriter
 
 FIELDS = {"modality": "text", "encoder": "tiny", "size": 8}
@@ -99,4 +99,4 @@ def write_many(root: Path, keys: Keys) -> Path:
 
 def contents(directory: Path) -> dict[str, bytes]:
     """The files, but for what is noted of their times."""
-    return {p.name: p.read_bytes() for p in sorted(directory.iterdir()) if p.name != NOTE}
+    return {p.name: p.read_bytes() for p in sorted(directory.iterdir()) if p.name != VERIFIED}
