@@ -1,4 +1,4 @@
-"""What all functions of the Python API do, as the verbs of the command line do it."""
+"""What all functions of the Python API share: errors, the project folder, checks of arguments."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from .wording import in_python_terms
 
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
-    """Errors name arguments in place of flags, and are safe to show on a terminal.
+    """Rewrites errors for Python users: arguments in place of flags, safe to show on a terminal.
 
-    What the system or a device refuses is one of them.
+    Errors of the system or of a device become an `MmsaError`.
     """
     try:
         yield
     except Exception as error:
-        known = as_mmsa_error(error)
-        if known is None:
+        translated = as_mmsa_error(error)
+        if translated is None:
             raise
-        known.message = without_passwords(in_python_terms(known.message))
-        known.hint = without_passwords(in_python_terms(known.hint))
-        known.problems = [*map(without_passwords, known.problems)]
-        if known is error:
+        translated.message = without_passwords(in_python_terms(translated.message))
+        translated.hint = without_passwords(in_python_terms(translated.hint))
+        translated.problems = [*map(without_passwords, translated.problems)]
+        if translated is error:
             raise
-        raise known from error
+        raise translated from error
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def work_in_project() -> Iterator[Path]:
     """Works in the folder of the nearest ``mmsa.toml``, with `translate_errors`.
 
     Yields:
-        The folder before, which paths that were given are relative to.
+        The folder before; the caller's paths are relative to it.
     """
     here = Path.cwd()
     with translate_errors(), contextlib.chdir(find_project(here)):
@@ -54,13 +54,12 @@ def work_in_project() -> Iterator[Path]:
 
 
 def absolute_path(here: Path, path: str | os.PathLike[str]) -> Path:
-    """A path that was given in a folder."""
+    """The absolute path of one that is relative to a folder; ``~`` is the user's home."""
     return Path(os.path.normpath(here / expand_home(path)))
 
 
 def resolve_argument(here: Path, value: object) -> object:
-    """A value that was given in a folder, made absolute if it is a path of something that is there;
-    names stay names."""
+    """An argument, as an absolute path if it names an existing file; other values are unchanged."""
     if isinstance(value, os.PathLike) or (isinstance(value, str) and "/" in value):
         path = absolute_path(here, value)
         # Path.exists raises for names that are too long.
@@ -69,29 +68,31 @@ def resolve_argument(here: Path, value: object) -> object:
 
 
 def check_counts(**counts: int | None) -> None:
-    """Refuses arguments that are no whole numbers from 1; None is as by default.
+    """Refuses arguments other than whole numbers from 1 and None.
 
     Raises:
-        SettingsError: Names them all.
+        SettingsError: With all of them.
     """
     _refuse(counts, lambda count: type(count) is int and count >= 1, "a whole number from 1")
 
 
 def check_texts(**values: object) -> None:
-    """Refuses arguments that are no texts, likewise."""
+    """Refuses arguments other than texts and None."""
     _refuse(values, lambda value: isinstance(value, str), "a text")
 
 
 def check_bools(**values: object) -> None:
-    """Refuses arguments that are neither True nor False, likewise."""
+    """Refuses arguments other than True, False and None."""
     _refuse(values, lambda value: isinstance(value, bool), "True or False")
 
 
-def _refuse(given: Mapping[str, object], fits: Callable[[object], bool], expected: str) -> None:
+def _refuse(
+    values: Mapping[str, object], is_valid: Callable[[object], bool], expected: str
+) -> None:
     wrong = [
         f"{name}={shorten(repr(value), 100)}"
-        for name, value in given.items()
-        if value is not None and not fits(value)
+        for name, value in values.items()
+        if value is not None and not is_valid(value)
     ]
     if wrong:
         raise SettingsError(f"{', '.join(wrong)}: {expected} is expected.")
@@ -100,10 +101,10 @@ def _refuse(given: Mapping[str, object], fits: Callable[[object], bool], expecte
 def engine_request(
     engine: EngineName | None, workers: int | None, address: str | None
 ) -> EngineRequest:
-    """What runs workers, and how many.
+    """Checks the arguments that choose what runs the workers.
 
     Raises:
-        SettingsError: One of these is none.
+        SettingsError: One of them has a wrong type or value.
     """
     check_counts(workers=workers)
     check_texts(address=address)
@@ -111,17 +112,17 @@ def engine_request(
     return EngineRequest(engine, workers, address)
 
 
-def format_call(function: Callable[..., object], given: Mapping[str, object]) -> str:
+def format_call(function: Callable[..., object], arguments: Mapping[str, object]) -> str:
     """A call as a person writes it: ``mmsa.train(study='best', folds=3)``.
 
     Args:
         function: What was called.
-        given: Its arguments by name; those that are as by default are left out.
+        arguments: By name; those with their default value are left out.
     """
-    known = inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
     shown = [
         f"{name}={value!r}"
-        for name, value in given.items()
-        if name not in known or value != known[name].default
+        for name, value in arguments.items()
+        if name not in parameters or value != parameters[name].default
     ]
     return f"mmsa.{function.__name__}({', '.join(shown)})"

@@ -16,7 +16,7 @@ from .opening import resolve_settings
 
 
 class DataCheck:
-    """What data is like, and all that is wrong with it; it shows itself as ``mmsa check`` does."""
+    """A summary of data with all its problems; its repr is the output of ``mmsa check``."""
 
     def __init__(self, summary: DataSummary) -> None:
         self.summary = summary
@@ -28,7 +28,7 @@ class DataCheck:
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """What is bad, and where."""
+        """All problems, with file and line."""
         return self.summary.problems
 
     def __repr__(self) -> str:
@@ -36,7 +36,7 @@ class DataCheck:
 
 
 def check(data: str | Path | None = None, *, files: bool = True, **settings: object) -> DataCheck:
-    """Looks at every file of the data and never stops at the first fault: ``check("posts").ok``.
+    """Checks every file of the data and reports all problems: ``check("posts").ok``.
 
     Args:
         data: Folder or table of the posts; default: that of ``mmsa.toml``.

@@ -39,43 +39,43 @@ from .modality_input import VECTOR_DTYPES, as_entries, features_from_input, hold
 from .parameters import PARAMETERS, SIGNATURE, build_setting, training_parameters
 
 _NOT_ROUTED = {"X_text": UNUSED, "X_image": UNUSED}
-"""Halves are X, not metadata of scikit-learn."""
+"""Both modalities are X, not metadata of scikit-learn."""
 
 
 class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # it has no types
-    """Classifies posts by their text and picture, as scikit-learn's classifiers do.
+    """Classifies posts by text and picture, with scikit-learn's interface.
 
-    ``fit(X_text, X_image, y)``, then ``predict(X_text, X_image)``. Each half is
+    ``fit(X_text, X_image, y)``, then ``predict(X_text, X_image)``. Each of X_text and X_image is
 
     - an array of vectors, (posts, features);
     - arrays (positions, features), one a post: of the tokens of a text or the patches of a picture,
       which ``level = "tokens"`` reads one by one;
     - texts; paths of pictures, or pictures of Pillow. `text_model` and `image_model` encode them,
       each distinct one once in a process;
-    - None where it is not used. An entry that is None or a blank text is masked out.
+    - None if it is not used. An entry that is None or a blank text is masked out.
 
-    Where scikit-learn knows a single X, as in ``cross_val_score(classifier, X, y)``, it holds both
-    halves: an array whose first `text_features` columns are the text's, or a table of two columns,
-    text and picture, whose cells are any of the above.
+    A single X, as in ``cross_val_score(classifier, X, y)``, holds both modalities: an array whose
+    first `text_features` columns are the text's, or a table of two columns, text and picture,
+    whose cells are any of the above.
 
     The parameters are the fields of `fuse.Setting` and these:
 
     Args:
         beta: Of the ACB loss; None: 1 − `alpha`.
         folds: Folds of the posts, a member each; fewer where a class has fewer groups. 1: a single
-            member, which stops on an eighth of the posts.
+            member, stopped early on an eighth of the posts.
         seeds: Members a fold.
-        refit: Whether the model has members that learned from all posts, one a seed, in place of
-            those of the folds, which only calibrate it then.
+        refit: Whether the model's members, one a seed, learn from all posts; those of the folds
+            then only calibrate it.
         decide: What `predict` decides by: ``accuracy`` or ``macro_f1``.
-        random_state: Seed of folds and trainings: a number, a RandomState, or None for another one
+        random_state: Seed of folds and trainings: a number, a RandomState, or None for a new one
             in each `fit`.
         device: ``auto``, ``cpu`` or ``cuda``.
         text_features: Columns of a single X that are the text's, from the first; None: all.
         text_model: Frozen encoder of texts, a name as in ``[text] model`` of ``mmsa.toml``; or a
             dictionary with keys of that section.
         image_model: The same of pictures.
-        online: Whether encoders that are not on this machine may be fetched.
+        online: Whether encoders that are not on this machine may be downloaded.
 
     Attributes:
         classes_: The labels, sorted.
@@ -98,35 +98,35 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     @translate_errors()
     def fit(self, X_text: Any, X_image: Any = None, y: Any = None, *, groups: Any = None) -> Self:
-        """Learns from posts; ``fit(X, y)`` too.
+        """Trains on posts; also called as ``fit(X, y)``.
 
         Args:
-            X_text: The texts' half, see above.
-            X_image: The pictures' half.
+            X_text: The texts, see above.
+            X_image: The pictures.
             y: Labels, (posts,).
             groups: Posts of the same value stay in one fold, as duplicates must, (posts,).
 
         Raises:
-            SettingsError: The parameters make no model.
-            DataError: A half or the labels cannot be used.
+            SettingsError: A parameter is invalid.
+            DataError: The texts, the pictures or the labels cannot be used.
             TrainingError: The loss is not finite.
         """
-        given = vars(self)
-        training, read = training_parameters(given), build_setting(given).modality
-        X_text, X_image, y = _as_called(X_text, X_image, y)
+        parameters = vars(self)
+        training, modality = training_parameters(parameters), build_setting(parameters).modality
+        X_text, X_image, y = _sort_arguments(X_text, X_image, y)
         self._encoders: dict[str, EncoderIdentity] = {}
-        halves = self._halves(X_text, X_image, read, reset=True)
+        features = self._features(X_text, X_image, modality, reset=True)
         self.classes_, codes = encode_labels(y)
         groups = np.arange(len(codes)) if groups is None else column_or_1d(groups)
-        check_consistent_length(*_tables(halves), codes, groups)
+        check_consistent_length(*_tables(features), codes, groups)
         groups = np.unique(groups, return_inverse=True)[1]
-        pools = {name: found.pools for name, found in halves.items()}
-        self.setting_ = setting = build_setting(given, pools)
+        pools = {name: each.pools for name, each in features.items()}
+        self.setting_ = setting = build_setting(parameters, pools)
         protocol = training.protocol(codes, groups)
         self.folds_ = protocol.folds
-        bank = self._bank(halves, Dims(1, 1, {"text_mean": 1, "image_mean": 1}), codes)
+        bank = self._bank(features, Dims(1, 1, {"text_mean": 1, "image_mean": 1}), codes)
         self._dims = input_dims(bank, setting)
-        self._widths = {name: found.dim for name, found in halves.items()}
+        self._widths = {name: each.dim for name, each in features.items()}
         names = [str(name) for name in self.classes_]
         self.model_ = train_on_all_rows(
             setting, bank, groups, protocol, names=names, refit=training.refit
@@ -138,58 +138,58 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         """Calibrated probabilities, (posts, classes) in the order of `classes_`.
 
         Args:
-            X_text: As of `fit`; None: the other half decides alone.
-            X_image: The same of the pictures.
+            X_text: As of `fit`; None: the pictures decide alone.
+            X_image: As of `fit`; None: the texts decide alone.
 
         Raises:
-            DataError: A half cannot be used, or its vectors have other lengths than those of `fit`.
-            ModelError: An encoder is another one than in `fit`.
+            DataError: The inputs cannot be used, or have vectors of other lengths than in `fit`.
+            ModelError: An encoder has changed since `fit`.
         """
         check_is_fitted(self)
-        halves = self._halves(X_text, X_image, self.setting_.modality, reset=False)
-        check_consistent_length(*_tables(halves))
+        features = self._features(X_text, X_image, self.setting_.modality, reset=False)
+        check_consistent_length(*_tables(features))
         wrong = [
-            f"X_{name} has vectors of {found.dim} features, {self._widths[name]} are expected."
-            for name, found in halves.items()
-            if found.dim != self._widths[name]
+            f"X_{name} has vectors of {each.dim} features, {self._widths[name]} are expected."
+            for name, each in features.items()
+            if each.dim != self._widths[name]
         ]
         if wrong:
             raise DataError(" ".join(wrong))
-        bank = self._bank(halves, self._dims)
+        bank = self._bank(features, self._dims)
         return self.model_.predict(bank, np.arange(len(bank)))
 
     def predict(self, X_text: Any, X_image: Any = None) -> NDArray[Any]:
-        """The classes that are decided for, (posts,); see `predict_proba`."""
+        """Predicted classes, (posts,); see `predict_proba`."""
         probabilities = self.predict_proba(X_text, X_image)
         return self.classes_[self.model_.calibration.decide(probabilities, self.decide)]
 
     def score(
         self, X_text: Any, X_image: Any = None, y: Any = None, *, sample_weight: Any = None
     ) -> float:
-        """Accuracy; ``score(X, y)`` too."""
-        X_text, X_image, y = _as_called(X_text, X_image, y)
+        """Accuracy; also called as ``score(X, y)``."""
+        X_text, X_image, y = _sort_arguments(X_text, X_image, y)
         predicted = self.predict(X_text, X_image)
         return float(accuracy_score(y, predicted, sample_weight=sample_weight))
 
-    def _halves(
+    def _features(
         self, X_text: Any, X_image: Any, modality: str, *, reset: bool
     ) -> dict[str, ModalityFeatures]:
-        """Features of the halves that are read and given, by modality."""
+        """Features of the inputs that the setting reads, by modality."""
         if X_image is None and X_text is not None:
-            X_text, X_image = self._parted(X_text, reset)
-        given = {"text": X_text, "image": X_image}
-        read = MODALITIES if modality == "both" else (modality,)
-        found = {
-            name: features
-            for name in read
-            if (features := features_from_input(given[name], name, self._encode)) is not None
+            X_text, X_image = self._split(X_text, reset)
+        inputs = {"text": X_text, "image": X_image}
+        names = MODALITIES if modality == "both" else (modality,)
+        features = {
+            name: each
+            for name in names
+            if (each := features_from_input(inputs[name], name, self._encode)) is not None
         }
-        if not found:
-            raise DataError(f"There is no X_{' and no X_'.join(read)}.")
-        return found
+        if not features:
+            raise DataError(f"There is no X_{' and no X_'.join(names)}.")
+        return features
 
-    def _parted(self, X: Any, reset: bool) -> tuple[Any, Any]:
-        """The two halves of one X."""
+    def _split(self, X: Any, reset: bool) -> tuple[Any, Any]:
+        """Text and image inputs of a single X."""
         table = as_entries(X)
         if isinstance(table, list) or table.ndim == 3:
             return X, None
@@ -221,32 +221,37 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         encoder = frozen_encoder(
             modality, model, tokens=tokens, device=self.device, online=self.online
         )
-        learned_from = self._encoders.setdefault(modality, encoder.identity)
-        if changed := encoder.identity.changes_since(learned_from):
+        identity = self._encoders.setdefault(modality, encoder.identity)
+        if changes := encoder.identity.changes_since(identity):
             raise ModelError(
                 f"The {modality} encoder here is not the one that the model was trained on.",
                 f"Give {modality}_model as it was, or fit again.",
-                changed,
+                changes,
             )
         return encoder.features(posts)
 
     def _bank(
-        self, halves: Mapping[str, ModalityFeatures], dims: Dims, codes: Any = None
+        self, features: Mapping[str, ModalityFeatures], dims: Dims, codes: Any = None
     ) -> FeatureBank:
-        """The posts on the device; a half that all of them lack has these sizes.
+        """A bank of the posts on the device.
+
+        Args:
+            features: By modality.
+            dims: Sizes of a modality without features.
+            codes: Class codes, (posts,); None: not known.
 
         Raises:
-            DataError: Posts have nothing that is read.
+            DataError: Posts lack every modality that the setting reads.
         """
-        tables = _tables(halves)
-        nothing = np.flatnonzero(np.all([table < 0 for table in tables], axis=0)).tolist()
-        if nothing:
-            which = join_names(map(str, nothing))
-            raise DataError(f"{len(nothing)} post(s) have no half that is read: rows {which}.")
+        tables = _tables(features)
+        empty = np.flatnonzero(np.all([table < 0 for table in tables], axis=0)).tolist()
+        if empty:
+            which = join_names(map(str, empty))
+            raise DataError(f"{len(empty)} post(s) have no half that is read: rows {which}.")
         rows, cells = len(tables[0]), max(1, self.setting_.grid**2)
         text, image = (
-            halves[name]
-            if name in halves
+            features[name]
+            if name in features
             else missing_features(
                 getattr(dims, name),
                 required_pools([(DEFAULT_PAIR, dims)], name, DEFAULT_ENCODER),
@@ -255,18 +260,18 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             )
             for name in MODALITIES
         )
-        whole = len(halves) == 2 and all((table >= 0).all() for table in tables)
+        whole = len(features) == 2 and all((table >= 0).all() for table in tables)
         labels = [-1] * rows if codes is None else codes.tolist()
         guids = [str(row) for row in range(rows)]
         bank = FeatureBank(text, image, guids, labels, partial=not whole)
         return bank.to(pick_device(self.device))
 
 
-def _as_called(X_text: Any, X_image: Any, y: Any) -> tuple[Any, Any, Any]:
-    """Halves and labels; of two arguments, as scikit-learn calls, the second is y."""
+def _sort_arguments(X_text: Any, X_image: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Inputs and labels; of two arguments, as scikit-learn passes, the second is y."""
     return (X_text, None, X_image) if y is None else (X_text, X_image, y)
 
 
-def _tables(halves: Mapping[str, ModalityFeatures]) -> list[NDArray[np.int64]]:
-    """Row of each post in each half, −1 where it has none, (posts,)."""
-    return [found.table[:, 0].numpy() for found in halves.values()]
+def _tables(features: Mapping[str, ModalityFeatures]) -> list[NDArray[np.int64]]:
+    """Row of each post in each modality, −1 where it has none, (posts,)."""
+    return [each.table[:, 0].numpy() for each in features.values()]

@@ -1,4 +1,4 @@
-"""Frozen encoders of this process, which encode every text and picture once."""
+"""Frozen encoders that encode each text and picture once in a process."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from mmsa_cache.store.schema import Shard
 from mmsa_cache.validation import validate
 
 _MOST_BYTES = 1 << 30
-"""Features that an encoder keeps; with more, it forgets them all."""
+"""Size of an encoder's cache; a larger one is emptied."""
 
 
 class FrozenEncoder:
-    """An encoder that keeps what it has encoded.
+    """An encoder with a cache of its features.
 
     Args:
         modality: ``text`` or ``image``.
-        settings: Name it.
-        online: Whether it may be fetched.
+        settings: The sections of the encoder.
+        online: Whether it may be downloaded.
 
     Raises:
         ModelError: It is not found, or may not be used.
@@ -53,14 +53,15 @@ class FrozenEncoder:
         self.identity = self._spec.identity
         self._read_file = reader_of(self._spec, settings.seed)
         self._shards: list[Shard] = []
-        self._places: dict[bytes, int] = {}
+        self._row_of: dict[bytes, int] = {}
         self._lock = threading.Lock()
 
     def features(self, posts: Sequence[Any]) -> ModalityFeatures:
-        """Features of texts, or of pictures by their paths or as Pillow has them.
+        """Features of texts or pictures.
 
         Args:
-            posts: None where a post has none; one has.
+            posts: Texts; or paths of pictures, or Pillow's pictures. None where a post has none;
+                at least one has.
 
         Raises:
             DataError: With every text or picture that cannot be read.
@@ -77,17 +78,17 @@ class FrozenEncoder:
 
         with self._lock:
             if sum(shard.nbytes for shard in self._shards) > _MOST_BYTES:
-                self._shards, self._places = [], {}
-            missing = [row for row in rows if row.key not in self._places]
+                self._shards, self._row_of = [], {}
+            missing = [row for row in rows if row.key not in self._row_of]
             if missing:
                 batch = rows_a_batch(None, self._device)
                 shard = encode_rows(missing, read, self._encoder, self._device, batch)
-                first = len(self._places)
-                self._places |= {row.key: first + at for at, row in enumerate(missing)}
+                first = len(self._row_of)
+                self._row_of |= {row.key: first + i for i, row in enumerate(missing)}
                 self._shards.append(shard)
-            places = np.array([self._places[row.key] for row in rows])
+            stored = np.array([self._row_of[row.key] for row in rows])
             return ModalityFeatures(
-                self._shards, f"X_{self._modality}", places, rows.sample_rows.table
+                self._shards, f"X_{self._modality}", stored, rows.sample_rows.table
             )
 
     def _samples(self, posts: Sequence[Any]) -> list[Sample]:
@@ -123,14 +124,14 @@ class FrozenEncoder:
 def frozen_encoder(
     modality: str, model: Any, *, tokens: bool, device: str, online: bool
 ) -> FrozenEncoder:
-    """An encoder; the last ones that were asked for stay loaded.
+    """Loads an encoder; the last four stay loaded.
 
     Args:
         modality: ``text`` or ``image``.
-        model: Its name or folder, or the keys of its section in ``mmsa.toml``.
-        tokens: Whether the features of single positions are wanted.
-        device: Where it runs.
-        online: Whether it may be fetched.
+        model: Name or folder, or the keys of its section in ``mmsa.toml``.
+        tokens: Whether to compute features of single positions.
+        device: Device that it runs on.
+        online: Whether it may be downloaded.
 
     Raises:
         SettingsError: A key is not one of the section.
@@ -145,5 +146,4 @@ def frozen_encoder(
 @functools.lru_cache(maxsize=4)
 def _loaded(modality: str, settings: str, online: bool) -> FrozenEncoder:
     message = f"{modality}_model names no encoder."
-    found = validate(Settings, json.loads(settings), message, "")
-    return FrozenEncoder(modality, found, online)
+    return FrozenEncoder(modality, validate(Settings, json.loads(settings), message, ""), online)

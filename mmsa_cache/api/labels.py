@@ -13,10 +13,10 @@ from mmsa_cache.errors import DataError
 
 
 def encode_labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The classes, sorted, and the code of each post's.
+    """Sorted classes, and the class code of each label, (posts,).
 
     Raises:
-        ValueError: These are no labels of two classes or more.
+        ValueError: They are no labels of two or more classes.
     """
     if y is None:
         raise DataError("FusionClassifier requires y to be passed, but the target y is None.")

@@ -1,4 +1,4 @@
-"""One half of the posts, as Python users have it, as features."""
+"""Features from texts, pictures or arrays of one modality."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.schema import Shard
 
 POST = (str, os.PathLike, Image.Image)
-"""What an encoder reads: a text, the path of a picture, a picture."""
+"""Types of a text, of the path of a picture, and of a picture."""
 VECTOR_DTYPES = [np.float32, np.float16]
-"""Of vectors: others become the first one."""
+"""Accepted types of numbers; others are converted to the first."""
 Encode = Callable[[str, Sequence[Any]], ModalityFeatures]
-"""From a modality and its texts or pictures, None where a post has none."""
+"""Encodes the texts or pictures of a modality; None where a post has none."""
 
 
 def as_entries(values: Any) -> Any:
-    """A list of entries, one a post; an array where they are numbers, or several a post."""
+    """The values as a list with an entry a post; as an array if they are numbers or a table."""
     if isinstance(values, POST):
         raise DataError(f"X is a single {type(values).__name__}.", "Give a list, an entry a post.")
     if hasattr(values, "to_numpy"):  # of pandas or Polars
@@ -50,19 +50,18 @@ def _has_post(cells: Sequence[Any]) -> bool:
 
 
 def _table_of(rows: Sequence[Sequence[Any]]) -> NDArray[np.object_]:
-    """Rows of cells that NumPy would look into: a picture is an array to it."""
+    """An object array of rows of cells; NumPy itself would unpack pictures into numbers."""
     widths = {len(row) for row in rows}
     if len(widths) > 1:
         raise DataError(f"X has rows of {min(widths)} to {max(widths)} cells.")
     table = np.empty((len(rows), *widths), object)
-    for place, row in enumerate(rows):
-        for column, cell in enumerate(row):
-            table[place, column] = cell
+    for index in np.ndindex(table.shape):
+        table[index] = rows[index[0]][index[1]]
     return table
 
 
 def holds_posts(table: Any) -> bool:
-    """Whether cells of an array are texts, pictures or arrays of numbers, not numbers."""
+    """Whether a table's cells are texts, pictures or arrays, not single numbers."""
     return (
         isinstance(table, np.ndarray)
         and table.ndim == 2
@@ -72,7 +71,7 @@ def holds_posts(table: Any) -> bool:
 
 
 def features_from_input(values: Any, modality: str, encode: Encode) -> ModalityFeatures | None:
-    """Features of one half of some posts; None where no post has it.
+    """Features of one modality of some posts; None if no post has it.
 
     Args:
         values: An array of vectors (posts, features); an array (posts, positions, features) or a
@@ -90,21 +89,21 @@ def features_from_input(values: Any, modality: str, encode: Encode) -> ModalityF
     entries = as_entries(values)
     if not isinstance(entries, list) and entries.ndim != 3:
         return _in_memory(_checked(entries, name), name)
-    there = [place for place, entry in enumerate(entries) if not _is_missing(entry)]
-    if not there:
+    rows = [row for row, entry in enumerate(entries) if not _is_missing(entry)]
+    if not rows:
         return None
-    present = [entries[place] for place in there]
+    present = [entries[row] for row in rows]
     kinds = {-1 if isinstance(entry, POST) else np.ndim(entry) for entry in present}
     table = np.full((len(entries), 1), -1)
-    table[there, 0] = np.arange(len(there))
+    table[rows, 0] = np.arange(len(rows))
     if kinds == {-1}:
-        chosen = dict(zip(there, present, strict=True))
-        return encode(modality, [chosen.get(place) for place in range(len(entries))])
+        posts = dict(zip(rows, present, strict=True))
+        return encode(modality, [posts.get(row) for row in range(len(entries))])
     if kinds == {1}:
         _check_lengths({len(entry) for entry in present}, name)
         return _in_memory(_checked(np.stack(present), name), name, table=table)
     if kinds == {2}:
-        tokens = [_checked(e, f"{name}[{i}]") for i, e in zip(there, present, strict=True)]
+        tokens = [_checked(e, f"{name}[{i}]") for i, e in zip(rows, present, strict=True)]
         _check_lengths({sequence.shape[1] for sequence in tokens}, name)
         lengths = [len(sequence) for sequence in tokens]
         return _in_memory(np.concatenate(tokens), name, np.array(lengths), table)
@@ -116,8 +115,8 @@ def features_from_input(values: Any, modality: str, encode: Encode) -> ModalityF
 
 def _checked(values: Any, name: str) -> NDArray[Any]:
     with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is an error
-        found: NDArray[Any] = check_array(values, dtype=VECTOR_DTYPES, input_name=name)
-    return found
+        checked: NDArray[Any] = check_array(values, dtype=VECTOR_DTYPES, input_name=name)
+    return checked
 
 
 def _check_lengths(lengths: set[int], name: str) -> None:
@@ -126,7 +125,7 @@ def _check_lengths(lengths: set[int], name: str) -> None:
 
 
 def _is_missing(entry: Any) -> bool:
-    """Whether it is None, NaN, pandas' NA or a blank text."""
+    """Whether an entry is None, NaN, pandas' NA or a blank text."""
     if isinstance(entry, str):
         return not entry.strip()
     is_nan = isinstance(entry, float) and math.isnan(entry)
@@ -142,9 +141,9 @@ def _in_memory(
     """Features of arrays.
 
     Args:
-        tokens: Vectors of all rows, one after the other, (positions, dim).
-        name: What to call them in errors.
-        lengths: Positions of each row; default: one.
+        tokens: Vectors of all rows, concatenated, (positions, dim).
+        name: Name in error messages.
+        lengths: Positions of each row; default: one each.
         table: See `ModalityFeatures`.
     """
     pools: tuple[str, ...] = ("mean",)

@@ -1,4 +1,4 @@
-"""``mmsa.open``: all that stage two works on; ``mmsa.extract``: what makes it."""
+"""``mmsa.open`` and ``mmsa.extract``: sessions on cached features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open(
     """Opens the data, the encoders and the features of a folder: ``open("cache").bank("train")``.
 
     An argument beats a variable ``MMSA_*``, which beats ``mmsa.toml`` of the working folder or of
-    one above, which beats what the store was told.
+    one above, which beats the settings that the store keeps.
 
     Args:
         cache: The store that ``mmsa extract`` wrote; default: ``cache``.
@@ -35,16 +35,16 @@ def open(
 
     Raises:
         SettingsError: Names every setting that cannot be used.
-        CacheNotFoundError: There is no such store; names those there are.
+        CacheNotFoundError: There is no such store; with the names of those nearby.
     """
     with work_in_project() as here:
         session = Session(resolve_settings(here, cache, data, settings))
         root = session.settings.cache.dir
         if not any(map(session.store.split, SPLITS)):
-            near_by = [*_stores_in(root), *_stores_in(root.parent)]
-            name, *known = (os.path.relpath(path, here) for path in (root, *near_by))
+            stores = [*_stores_in(root), *_stores_in(root.parent)]
+            name, *names = (os.path.relpath(path, here) for path in (root, *stores))
             hint = "Write one with mmsa extract."
-            raise unknown_name("There is no store", name, known, hint, CacheNotFoundError)
+            raise unknown_name("There is no store", name, names, hint, CacheNotFoundError)
     return session
 
 
@@ -59,14 +59,14 @@ def extract(
     address: str | None = None,
     **settings: object,
 ) -> Session:
-    """Runs the frozen encoders over what the store has not yet, and opens it.
+    """Computes the features that the store lacks, and opens it.
 
     Args:
         cache: See `open`; it need not be there.
         data: See `open`.
         split: ``train``, ``val``, ``test`` or ``all``.
         encoders: Names of ``[encoders]`` in ``mmsa.toml``, joined by commas, or ``all``.
-        workers: Worker processes; default: none but this one.
+        workers: Worker processes; default: this process alone.
         engine: What runs them: processes here (``local``), or a cluster (``ray``).
         address: Of a Ray cluster.
         settings: See `open`.
@@ -77,18 +77,18 @@ def extract(
     with work_in_project() as here:
         check_texts(split=split, encoders=encoders)
         crew = engine_request(engine, workers, address)
-        found = resolve_settings(here, cache, data, settings)
+        resolved = resolve_settings(here, cache, data, settings)
         split = ALL if split is None else split
         encoders = DEFAULT_ENCODER if encoders is None else encoders
-        extract_splits(found, split, encoders, engine=crew)
-        return Session(found)
+        extract_splits(resolved, split, encoders, engine=crew)
+        return Session(resolved)
 
 
 def session_or_default(session: Session | None) -> Session:
-    """The session that a function was given, else that of the working folder.
+    """The session of an argument; for None that of the working folder.
 
     Raises:
-        SettingsError: It is none.
+        SettingsError: The argument is no session.
     """
     if session is None:
         return open()
@@ -100,31 +100,31 @@ def session_or_default(session: Session | None) -> Session:
 
 
 def resolve_settings(
-    here: Path, cache: str | Path | None, data: str | Path | None, given: Mapping[str, object]
+    here: Path, cache: str | Path | None, data: str | Path | None, others: Mapping[str, object]
 ) -> Settings:
     """The settings of a call.
 
     Args:
-        here: What its paths are relative to.
-        cache: As it was given.
-        data: As it was given.
-        given: The other settings.
+        here: Folder that its paths are relative to.
+        cache: See `open`.
+        data: See `open`.
+        others: Other settings by name, see `open`.
     """
     check_paths(cache=cache, data=data)
     keys = setting_keys()
-    unknown = [f"{name}{suggest_or_list(name, keys)}" for name in given if name not in keys]
+    unknown = [f"{name}{suggest_or_list(name, keys)}" for name in others if name not in keys]
     if unknown:
         raise SettingsError("There are no such settings.", "Correct them all.", unknown)
-    values = {".".join(keys[name]): resolve_argument(here, value) for name, value in given.items()}
+    values = {".".join(keys[name]): resolve_argument(here, value) for name, value in others.items()}
     if cache is not None:
         values["cache.dir"] = absolute_path(here, cache)
     if data is not None:
         values["data.root"] = data if "://" in str(data) else absolute_path(here, data)
     named = {"cache.dir": "cache=", "data.root": "data="}
-    named |= {".".join(keys[name]): f"{name}=" for name in given}
-    found = load_settings(values, named=named)
-    whole = found.cache.model_copy(update={"dir": found.cache.dir.absolute()})
-    return found.model_copy(update={"cache": whole})
+    named |= {".".join(keys[name]): f"{name}=" for name in others}
+    settings = load_settings(values, named=named)
+    absolute = settings.cache.model_copy(update={"dir": settings.cache.dir.absolute()})
+    return settings.model_copy(update={"cache": absolute})
 
 
 def _stores_in(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The parameters of `FusionClassifier`: fields of a setting, and what is none."""
+"""The parameters of `FusionClassifier`: fields of a setting, and those of the training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mmsa_cache.names import MODALITIES
 from mmsa_cache.validation import Table, validate
 
 _OF_A_STORE = {"text_encoder", "image_encoder", "variants", "copies", "pairing"}
-"""Fields of a setting that mean something where there is a store alone."""
+"""Fields of a setting that need a store."""
 _MISTAKES = "These parameters cannot be used."
 
 
 class Training(Table):
-    """What is no field of a setting; `FusionClassifier` describes it."""
+    """Parameters that are no fields of a setting; described in `FusionClassifier`."""
 
     model_config = ConfigDict(strict=True)
 
@@ -42,7 +42,7 @@ class Training(Table):
     online: bool = False
 
     def protocol(self, codes: NDArray[np.int64], groups: NDArray[np.int64]) -> Protocol:
-        """Which posts train: as many folds as every class can be in, at most.
+        """Splits of the posts; with fewer folds where a class has fewer groups.
 
         Raises:
             SettingsError: A number is out of range.
@@ -61,7 +61,7 @@ PARAMETERS: dict[str, object] = {
     "beta": None,
     **{name: field.default for name, field in Training.model_fields.items()},
 }
-"""Names and defaults."""
+"""Defaults by name."""
 SIGNATURE = inspect.Signature(
     [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     + [
@@ -71,29 +71,29 @@ SIGNATURE = inspect.Signature(
 )
 
 
-def training_parameters(given: Mapping[str, object]) -> Training:
-    """What of the parameters is no field of a setting.
+def training_parameters(parameters: Mapping[str, object]) -> Training:
+    """The parameters that are no fields of a setting.
 
     Raises:
-        SettingsError: With every one that cannot be used.
+        SettingsError: With every invalid one.
     """
-    values = {name: _plain(given[name]) for name in Training.model_fields}
+    values = {name: _plain(parameters[name]) for name in Training.model_fields}
     return validate(Training, values, _MISTAKES)
 
 
 def build_setting(
-    given: Mapping[str, object], pools: Mapping[str, Sequence[str]] | None = None
+    parameters: Mapping[str, object], pools: Mapping[str, Sequence[str]] | None = None
 ) -> Setting:
     """The setting of the parameters.
 
     Args:
-        given: The parameters.
-        pools: Those that there are of each half that is at hand, by modality; default: not known.
+        parameters: By name.
+        pools: Pools of each modality that the posts have; default: not known yet.
 
     Raises:
-        SettingsError: With every one that cannot be used.
+        SettingsError: With every invalid one.
     """
-    values = {name: _plain(given[name]) for name in _SETTING}
+    values = {name: _plain(parameters[name]) for name in _SETTING}
     if values["beta"] is None:
         del values["beta"]
     if pools is None:
@@ -105,5 +105,5 @@ def build_setting(
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy, as a search over parameters gives it, as Python's."""
+    """A NumPy scalar, as scikit-learn's searches pass it, as a Python number."""
     return value.item() if isinstance(value, np.generic) else value

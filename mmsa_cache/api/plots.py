@@ -1,7 +1,7 @@
-"""Plots of a run and of a study: the report's charts as matplotlib axes that one can restyle.
+"""Plots of a run and of a study: the report's charts as matplotlib axes.
 
-Each draws on ``ax``, or on a new figure of pyplot where none is given, and returns the axes. Sizes,
-fonts and grounds are those of ``rcParams``; colours are the report's, until a style sets its own
+Each function draws on ``ax``, by default on a new pyplot figure, and returns the axes. Sizes, fonts
+and backgrounds come from ``rcParams``; colours are the report's unless a style sets its own
 ``axes.prop_cycle``.
 """
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 Curve = Literal["loss", "macro_f1", "accuracy"]
 ACCENT, SECOND = "#0067a5", "#b34700"
-"""Colours of ``pages/shell.css`` on light ground."""
+"""Colours of ``pages/shell.css`` on a light background."""
 _DEEPEST = 0.45
-"""Share of the accent in the darkest cell of a table: text stands out from it."""
+"""Share of the accent in the darkest cell of a table, for readable text."""
 _FAINT = 0.6
-"""Opacity of what is beside the point."""
+"""Opacity of secondary marks."""
 _LONGEST = 24
 """Characters of a name."""
 
@@ -75,23 +75,23 @@ def plot_classes(scores: Scores, intervals: ScoreIntervals, ax: Axes | None = No
 
 
 def plot_reliability(predictions: Predictions, ax: Axes | None = None) -> Axes:
-    """Share of right predictions by confidence, with the rows of each bin beneath.
+    """Accuracy by confidence, with the number of rows in each bin.
 
     Args:
-        predictions: Their likeliest classes are looked at, whatever the decision rule.
+        predictions: Judged by the likeliest class, whatever the decision rule.
         ax: Where to draw.
     """
-    right = predictions.labels == predictions.probabilities.argmax(1)
-    bins, error = reliability_bins(predictions.probabilities.max(1), right)
+    correct = predictions.labels == predictions.probabilities.argmax(1)
+    every_bin, error = reliability_bins(predictions.probabilities.max(1), correct)
     ax = _axes(ax)
     colour, _ = _colours()
-    found = [b for b in bins if b.rows]
-    centres = [(b.low + b.high) / 2 for b in found]
-    accuracies = [b.accuracy for b in found]
-    ax.bar(centres, accuracies, found[0].high - found[0].low, color=colour, alpha=0.22)
+    bins = [b for b in every_bin if b.rows]
+    centres = [(b.low + b.high) / 2 for b in bins]
+    accuracies = [b.accuracy for b in bins]
+    ax.bar(centres, accuracies, bins[0].high - bins[0].low, color=colour, alpha=0.22)
     ax.axline((0, 0), (1, 1), color=_ink(ax), alpha=_FAINT, linestyle="dashed", linewidth=1)
-    ax.plot([b.confidence for b in found], accuracies, "o", color=colour, clip_on=False)
-    for centre, b in zip(centres, found, strict=True):
+    ax.plot([b.confidence for b in bins], accuracies, "o", color=colour, clip_on=False)
+    for centre, b in zip(centres, bins, strict=True):
         ax.text(centre, 0.01, str(b.rows), ha="center", va="bottom", size="small")
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=f"calibration error {error:.3f}")
     ax.set(xlabel="confidence (in the bars: rows)", ylabel="accuracy")
@@ -109,9 +109,9 @@ def plot_curves(
 
     Args:
         history: Every epoch of every member.
-        members: Say which epoch each member kept, which is a ring.
+        members: The epoch that each member kept is marked with a ring.
         ax: Where to draw.
-        curve: The training loss, or a figure of the rows that decide when training ends.
+        curve: The training loss, or a score of the rows that stop the training.
 
     Raises:
         SettingsError: There is no such curve.
@@ -133,7 +133,7 @@ def plot_curves(
 
 
 def plot_importance(rows: Sequence[ParameterImportance], ax: Axes | None = None) -> Axes:
-    """Share of each parameter of a study in what sets good trials apart, median and 5–95 %.
+    """Importance of each parameter of a study: median and 5–95 % interval.
 
     Args:
         rows: Of the parameters.
@@ -157,37 +157,37 @@ def plot_history(study: StudySnapshot, ax: Axes | None = None) -> Axes:
     """Every trial of a study by number, and the best score so far.
 
     Args:
-        study: As it was at some time.
+        study: A snapshot.
         ax: Where to draw.
 
     Raises:
         SettingsError: No trial is complete.
     """
-    drawn = search_history(study)
-    if drawn is None:
+    chart = search_history(study)
+    if chart is None:
         raise SettingsError(f"The study {study.name!r} has no complete trial.", "Search more.")
     ax = _axes(ax)
     colour, second = _colours()
-    ax.plot(*zip(*drawn.complete, strict=True), "o", color=colour, alpha=0.55, label="complete")
-    if drawn.pruned:
-        numbers, scores = zip(*drawn.pruned, strict=True)
+    ax.plot(*zip(*chart.complete, strict=True), "o", color=colour, alpha=0.55, label="complete")
+    if chart.pruned:
+        numbers, scores = zip(*chart.pruned, strict=True)
         ax.scatter(
             numbers, scores, facecolor="none", edgecolor=_ink(ax), alpha=_FAINT, label="pruned"
         )
-    if drawn.failed:
-        zeros = [0.0] * len(drawn.failed)
+    if chart.failed:
+        zeros = [0.0] * len(chart.failed)
         foot = ax.get_xaxis_transform()
-        ax.plot(drawn.failed, zeros, "|", color=second, transform=foot, label="failed")
-    ax.plot(*zip(*drawn.best, strict=True), color=colour, label="best so far")
-    if drawn.chosen:
-        _rings(ax, [drawn.chosen], label=f"trial {drawn.chosen[0]}")
-    ax.set(xlabel="trial", ylabel=study.metric, xticks=drawn.number_ticks)
+        ax.plot(chart.failed, zeros, "|", color=second, transform=foot, label="failed")
+    ax.plot(*zip(*chart.best, strict=True), color=colour, label="best so far")
+    if chart.chosen:
+        _rings(ax, [chart.chosen], label=f"trial {chart.chosen[0]}")
+    ax.set(xlabel="trial", ylabel=study.metric, xticks=chart.number_ticks)
     ax.legend()
     return ax
 
 
 def plot_alpha_beta(points: Sequence[LossWeights], ax: Axes | None = None) -> Axes:
-    """Mean score over the weights of the adaptive loss, and how many trials it is of.
+    """Mean score and number of trials by the weights of the adaptive loss.
 
     Args:
         points: Of complete trials.
@@ -196,15 +196,15 @@ def plot_alpha_beta(points: Sequence[LossWeights], ax: Axes | None = None) -> Ax
     Raises:
         SettingsError: There are none.
     """
-    drawn = surface(points)
-    if drawn is None:
+    chart = surface(points)
+    if chart is None:
         raise SettingsError("No complete trial has the adaptive loss.", "Search with loss acb.")
-    shares = [[np.nan if cell is None else cell.share for cell in row] for row in drawn.cells]
+    shares = [[np.nan if cell is None else cell.share for cell in row] for row in chart.cells]
     texts = [
         ["" if cell is None else f"{cell.mean:.3f}\n{cell.trials}" for cell in row]
-        for row in drawn.cells
+        for row in chart.cells
     ]
-    ax = _cells(_axes(ax), np.array(shares), texts, drawn.alphas, drawn.betas)
+    ax = _cells(_axes(ax), np.array(shares), texts, chart.alphas, chart.betas)
     ax.set(xlabel="α (weight of the focal part)", ylabel="β", aspect="auto")
     return ax
 
@@ -235,7 +235,7 @@ def _ink(ax: Axes) -> Any:
 
 
 def _names(names: Sequence[str]) -> list[str]:
-    """Names of anybody, as long as there is room for."""
+    """Names, cut where they are too long, without control characters."""
     return [
         name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in map(single_line, names)
     ]
@@ -244,16 +244,16 @@ def _names(names: Sequence[str]) -> list[str]:
 def _dots(ax: Axes, rows: Sequence[tuple[str, float, Interval]]) -> Axes:
     """A dot for each value, its interval as a line; the first row on top."""
     colour, _ = _colours()
-    places = range(len(rows))
+    heights = range(len(rows))
     ax.hlines(
-        places,
+        heights,
         [interval.low for _, _, interval in rows],
         [interval.high for _, _, interval in rows],
         color=colour,
         linewidth=2,
     )
-    ax.plot([value for _, value, _ in rows], places, "o", color=colour)
-    ax.set_yticks(places, _names([name for name, _, _ in rows]), parse_math=False)
+    ax.plot([value for _, value, _ in rows], heights, "o", color=colour)
+    ax.set_yticks(heights, _names([name for name, _, _ in rows]), parse_math=False)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     return ax
 

@@ -14,12 +14,12 @@ _MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A page that a run wrote; in a notebook it shows itself."""
+    """The report page of a run; a notebook shows it in a frame."""
 
     path: Path
-    """Its file, to open in a browser."""
+    """The HTML file."""
     height: int = 800
-    """Of its frame in a notebook, in pixels."""
+    """Height of the frame in a notebook, in pixels."""
 
     @property
     def html(self) -> str:
@@ -36,6 +36,6 @@ class Report:
             ) from error
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own: its styles stay there, and nothing in it may run."""
+        """The page in a sandboxed frame, which keeps its styles apart and runs no scripts."""
         style = f"width: 100%; height: {self.height}px; border: 0"
         return f'<iframe sandbox style="{style}" srcdoc="{escape(self.html)}"></iframe>'

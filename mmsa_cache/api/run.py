@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A trained run or an exported model; its files are read when first asked for.
+    """A trained run or an exported model; its files are read at first use.
 
-    A run is a path too: `load_model` and `Path` take it.
+    A run is a path too: `load_model` and `Path` accept it.
 
     Args:
         run: Name of a run below ``runs``, ``latest`` or ``best``, or the folder of a run or an
@@ -42,15 +42,15 @@ class Run:
     def __init__(self, run: str | os.PathLike[str] = LATEST) -> None:
         with work_in_project() as here:
             check_paths(run=run if not isinstance(run, str) else None)
-            found = RunFolder.find(str(resolve_argument(here, run)))
-            self.folder = RunFolder(found.path.resolve())
+            folder = RunFolder.find(str(resolve_argument(here, run)))
+            self.folder = RunFolder(folder.path.resolve())
 
     @classmethod
     def all(cls) -> list[Run]:
         """The runs of this project, the last trained first."""
         with work_in_project():
-            found = sorted(RunFolder.all(), key=RunFolder.trained_at, reverse=True)
-            return [cls(run.path) for run in found]
+            folders = sorted(RunFolder.all(), key=RunFolder.trained_at, reverse=True)
+            return [cls(folder.path) for folder in folders]
 
     @property
     def name(self) -> str:
@@ -69,12 +69,12 @@ class Run:
 
     @property
     def figures(self) -> RunFigures:
-        """What it is worth: ``run.figures.outer.macro_f1``."""
+        """Its scores: ``run.figures.outer.macro_f1``."""
         return self.folder.figures
 
     @property
     def predictions(self) -> Predictions:
-        """What it predicts of the rows that judge."""
+        """Its predictions of the outer rows."""
         return self.folder.predictions
 
     @property
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def notes(self) -> list[str]:
-        """What readers of its figures must know: synthetic data, random weights."""
+        """Caveats of its scores, such as synthetic data or random weights."""
         return self.record.notes
 
     @functools.cached_property
@@ -101,14 +101,14 @@ class Run:
             return load_model(self.path)
 
     def predict(self, text: str | None = None, image: str | Path | None = None) -> str:
-        """The class that it decides for; see `predict_proba`."""
-        found = self.predict_proba(text, image)
-        return self.model.decide([[*found.values()]])[0]
+        """The predicted class of one post; see `predict_proba`."""
+        probabilities = self.predict_proba(text, image)
+        return self.model.decide([[*probabilities.values()]])[0]
 
     def predict_proba(
         self, text: str | None = None, image: str | Path | None = None
     ) -> dict[str, float]:
-        """Class probabilities of one post, by class name; one of text and picture may be missing.
+        """Class probabilities of one post by class name; the text or the picture may be missing.
 
         Args:
             text: Its text.
@@ -121,7 +121,7 @@ class Run:
             return self.model.predict(text, image)
 
     def report(self) -> Report:
-        """Its report, which shows itself in a notebook."""
+        """Its report page."""
         return Report(self.path / PAGE)
 
     def plot_confusion(self, ax: Axes | None = None) -> Axes:
@@ -134,7 +134,7 @@ class Run:
         return plots.plot_classes(self.figures.outer, intervals, ax)
 
     def plot_reliability(self, ax: Axes | None = None) -> Axes:
-        """Share of right predictions by confidence, see `plots.plot_reliability`."""
+        """Accuracy by confidence, see `plots.plot_reliability`."""
         return plots.plot_reliability(self.predictions, ax)
 
     def plot_curves(self, ax: Axes | None = None, *, curve: plots.Curve = "macro_f1") -> Axes:

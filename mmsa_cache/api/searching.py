@@ -30,7 +30,7 @@ def search(
 ) -> Study:
     """Searches a study's space on cached features: ``search(trials=50).best``.
 
-    It may be interrupted: the same call goes on.
+    The same call continues an interrupted search.
 
     Args:
         session: Of `open`; default: that of the working folder.

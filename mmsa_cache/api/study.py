@@ -1,4 +1,4 @@
-"""A study, as Python users read it."""
+"""``mmsa.Study``: the results of a search."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class StudyTrial:
     state: str
     """``complete``, ``pruned``, ``fail``, ``running`` or ``waiting``."""
     score: float | None
-    """On held-out rows, by the study's metric; of a pruned trial its value when it was pruned."""
+    """On held-out rows, by the study's metric; of a pruned trial the score at that time."""
     values: dict[str, Value]
-    """What the study varies."""
+    """Parameters that the study varies."""
     setting: dict[str, Value]
     """All fields of its `fuse.Setting`."""
     seconds: float | None
-    """Of its trainings."""
+    """Duration of its trainings."""
     parameters: int | None
-    """Trained numbers of its model."""
+    """Trainable parameters of its model."""
     failure: str
-    """Why it failed."""
+    """Reason for a failure, else empty."""
 
     @classmethod
     def of(cls, trial: Trial) -> Self:
@@ -69,12 +69,12 @@ class StudyTrial:
 
 
 class Study:
-    """A study of the database, as it is when it is opened: ``Study("default").best``.
+    """A snapshot of a study in the database: ``Study("default").best``.
 
     Args:
         name: Of the study.
         session: Of `open`, where its settings name another database; default: this project's.
-        notes: What readers of its figures must know.
+        notes: Caveats of its scores.
 
     Raises:
         SettingsError: There is none of that name.
@@ -89,7 +89,7 @@ class Study:
             raise unknown_name("There is no study", name, known, "Search one: mmsa.search().")
         self._stored, self._study = known[name]
         self.notes = list(notes)
-        """What readers of its figures must know, where it was searched just now."""
+        """Caveats of its scores; empty unless `search` returned it."""
 
     @classmethod
     def all(cls, session: Session | None = None) -> list[Study]:
@@ -103,12 +103,12 @@ class Study:
 
     @property
     def metric(self) -> Metric:
-        """What its trials are scored by; higher is better."""
+        """Metric of the trials' scores; higher is better."""
         return self._study.metric
 
     @property
     def protocol(self) -> Protocol:
-        """Which rows its trials learn from and which judge."""
+        """Splits, folds and seeds of its trials."""
         return self._study.protocol
 
     @functools.cached_property
@@ -123,16 +123,16 @@ class Study:
         Raises:
             SettingsError: None is complete.
         """
-        found = selected_trial(self._stored)
-        if found is None:
+        trial = selected_trial(self._stored)
+        if trial is None:
             raise SettingsError(
                 f"No trial of the study {self.name!r} is complete.", "Search on: mmsa.search()."
             )
-        return StudyTrial.of(found)
+        return StudyTrial.of(trial)
 
     @functools.cached_property
     def snapshot(self) -> StudySnapshot:
-        """What a report shows of it: trials, importance, the best of each fusion, α and β.
+        """Trials, parameter importance, best score by fusion, and scores by α and β.
 
         Raises:
             SettingsError: See `best`.
@@ -141,12 +141,12 @@ class Study:
 
     @property
     def importance(self) -> list[ParameterImportance]:
-        """How much each parameter sets good trials apart, the first most; none of few trials."""
+        """Importance of each parameter, highest first; empty with few trials."""
         return self.snapshot.importance
 
     @property
     def judged(self) -> Look | None:
-        """What the choice is worth on the rows that judge; None where they did not yet."""
+        """The chosen trial's score on the outer rows; None before they were used."""
         return self.snapshot.judged
 
     def frame(self) -> Any:
@@ -160,15 +160,15 @@ class Study:
         except ImportError:
             raise SettingsError("pandas is not installed.", "pip install pandas") from None
         columns = ("number", "state", "score", "seconds", "parameters")
-        rows = [{key: getattr(of, key) for key in columns} | of.values for of in self.trials]
+        rows = [{key: getattr(t, key) for key in columns} | t.values for t in self.trials]
         return DataFrame(rows).set_index("number")
 
     def plot_history(self, ax: Axes | None = None) -> Axes:
-        """Its trials and the best score so far, see `plots.plot_history`."""
+        """Scores of the trials and the best so far, see `plots.plot_history`."""
         return plots.plot_history(self.snapshot, ax)
 
     def plot_importance(self, ax: Axes | None = None) -> Axes:
-        """What matters, of ten complete trials or more, see `plots.plot_importance`."""
+        """Parameter importance, from ten complete trials on, see `plots.plot_importance`."""
         return plots.plot_importance(self.importance, ax)
 
     def plot_alpha_beta(self, ax: Axes | None = None) -> Axes:
@@ -195,7 +195,7 @@ class Study:
 
 
 def _studies(session: Session | None) -> dict[str, tuple[StoredStudy, StudyConfig]]:
-    """The studies of the database by name, and what they search."""
+    """The studies of the database with their definitions, by name."""
     with work_in_project():
         settings = load_settings() if session is None else session_or_default(session).settings
         stored = read_studies(studies_database(settings))

@@ -79,7 +79,7 @@ def train(
     Raises:
         MmsaError: An argument is wrong, or the features are not there.
     """
-    given = {key: value for key, value in locals().items() if key not in ("session", "setting")}
+    arguments = {key: value for key, value in locals().items() if key not in ("session", "setting")}
     session = session_or_default(session)
     with work_in_project():
         check_counts(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb, trials=trials)
@@ -87,9 +87,8 @@ def train(
         check_bools(single=single, average=average, refit=refit, nested=nested)
         check_choice("decide", decide, DECIDE)
         _check_names(setting)
-        studies = _studies_of(study)
-        names = [of if isinstance(of, str) else of.name for of in studies]
-        given["study"] = names[0] if len(names) == 1 else names or None
+        names = _study_names(study)
+        arguments["study"] = names[0] if len(names) == 1 else names or None
         request = TrainRequest(
             studies=names,
             changes=setting,
@@ -107,32 +106,30 @@ def train(
             engine=engine_request(engine, workers, address),
             decide=decide,
             track=track,
-            command=format_call(train, given | setting),
+            command=format_call(train, arguments | setting),
         )
         return Run(train_run(session, request).directory)
 
 
-def _studies_of(study: object) -> list[str | Study]:
-    """The studies that an argument names.
+def _study_names(study: object) -> list[str]:
+    """The names of the studies in an argument.
 
     Raises:
-        SettingsError: It names something else.
+        SettingsError: It holds something else.
     """
-    given = [] if study is None else [study]
-    if isinstance(study, Sequence) and not isinstance(study, str | bytes):
-        given = [*study]
-    found = [of for of in given if isinstance(of, str | Study)]
-    if len(found) < len(given):
+    is_list = isinstance(study, Sequence) and not isinstance(study, str | bytes)
+    studies = [*study] if is_list else [] if study is None else [study]
+    if not all(isinstance(each, str | Study) for each in studies):
         shown = shorten(repr(study), 100)
         raise SettingsError(f"study={shown}: a study, or its name, is expected.")
-    return found
+    return [each if isinstance(each, str) else each.name for each in studies]
 
 
 def _check_names(setting: Mapping[str, Value]) -> None:
-    """Refuses what is neither an argument nor a field of a setting.
+    """Refuses names that are neither arguments nor fields of a setting.
 
     Raises:
-        SettingsError: Names what is near.
+        SettingsError: With similar names.
     """
     known = {*FIELDS, *inspect.signature(train).parameters} - {"setting"}
     unknown = [f"{name}{suggest_or_list(name, known)}" for name in setting if name not in FIELDS]

@@ -1,4 +1,4 @@
-"""Messages of the command line in the terms of Python: ``folds=`` for ``--folds``."""
+"""Messages of the command line in the words of Python: ``folds=`` for ``--folds``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ASSIGNMENT = re.compile(r"--set (?=\w+=)")
 
 @functools.cache
 def _arguments() -> Mapping[str, frozenset[str]]:
-    """Names of the arguments of each function."""
+    """Argument names by function; under "" those of all functions."""
     import mmsa_cache as mmsa
 
     settings = frozenset(setting_keys())
@@ -32,26 +32,26 @@ def _arguments() -> Mapping[str, frozenset[str]]:
 def in_python_terms(text: str) -> str:
     """A message with arguments in place of flags, and calls in place of commands.
 
-    What has no argument of that name stays as it is.
+    Flags without an argument of the same name stay as they are.
     """
 
-    def call(found: re.Match[str]) -> str:
-        given = {name.replace("-", "_"): value for name, value in _PAIR.findall(found[2])}
-        if not given.keys() <= _arguments()[found[1]]:
-            return found[0]
-        return f"mmsa.{found[1]}({', '.join(f'{k}={_literal(v)}' for k, v in given.items())})"
+    def call(match: re.Match[str]) -> str:
+        values = {name.replace("-", "_"): value for name, value in _PAIR.findall(match[2])}
+        if not values.keys() <= _arguments()[match[1]]:
+            return match[0]
+        return f"mmsa.{match[1]}({', '.join(f'{k}={_literal(v)}' for k, v in values.items())})"
 
-    def argument(found: re.Match[str]) -> str:
-        name, value = found[1].replace("-", "_"), found[2]
+    def argument(match: re.Match[str]) -> str:
+        name, value = match[1].replace("-", "_"), match[2]
         if name not in _arguments()[""]:
-            return found[0]
+            return match[0]
         return f"{name}={_literal(value) if value else ''}"
 
     return _FLAG.sub(argument, _ASSIGNMENT.sub("", _COMMAND.sub(call, text)))
 
 
 def _literal(value: str) -> str:
-    """A value as Python writes it; capitals stand for what the user writes there."""
+    """A value as Python writes it; capitals are placeholders and stay."""
     if not value:
         return "True"
     return value if value.isupper() or value.isdecimal() else repr(value)

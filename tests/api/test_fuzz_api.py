@@ -145,7 +145,7 @@ def test_classifiers(project: Path, examples: int, tally: Tally) -> None:
         mmsa.FusionClassifier(**given).fit(text, image, labels, groups=groups)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmsa_cache.api.classifier.learn", began)
+        patch.setattr("mmsa_cache.api.classifier.train_on_all_rows", began)
         held = series(examples, make, work, own=(*OWN, ValueError, NotFittedError, BeganError))
     tally("fuzzed FusionClassifier.fit", examples, held)
 
