@@ -32,9 +32,9 @@ def init(
     $ mmsa init posts
     $ mmsa init posts.csv --column text=body --yes
     """
-    from mmsa_cache.compose.init.config import config_of
-    from mmsa_cache.compose.init.format import format_found
-    from mmsa_cache.compose.init.look import look
+    from mmsa_cache.compose.init.config import format_config
+    from mmsa_cache.compose.init.format import format_profile
+    from mmsa_cache.compose.init.profile import profile_data
 
     target = Path(CONFIG_NAME)
     if target.exists() or target.is_symlink():
@@ -43,16 +43,16 @@ def init(
             f"mmsa check DATA looks at other data. To begin anew: mv {CONFIG_NAME} old.toml",
         )
     settings = call.settings(data=data)
-    found = look(settings, data, declared=call.flags["encoding"] is not None)
-    config = config_of(found, settings.data)
+    profile = profile_data(settings, data, declared=call.flags["encoding"] is not None)
+    config = format_config(profile, settings.data)
     if not call.as_json:
-        print_result(f"{format_found(found)}\n\n{CONFIG_NAME}:\n\n{config}")
+        print_result(f"{format_profile(profile)}\n\n{CONFIG_NAME}:\n\n{config}")
         asked = sys.stdin.isatty() and not yes
         yes = yes or (asked and typer.confirm(f"Write {CONFIG_NAME}?", default=True, err=True))
     if yes:
         with explain_write_errors(target):
             write_new(target, config.encode())
-    if call.print_json(asdict(found) | {"config": config, "written": yes}):
+    if call.print_json(asdict(profile) | {"config": config, "written": yes}):
         return
     if yes:
         say(f"Wrote {CONFIG_NAME}. Next: mmsa check, mmsa extract --split all, mmsa train.")

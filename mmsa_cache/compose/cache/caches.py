@@ -25,17 +25,17 @@ from ..session.store import Store, needed_rows
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
-    """The features of one encoder."""
+    """The stored features of one encoder."""
 
     directory: Path
     modality: str
     encoder: str
     compute: str
-    """Precision and kind of device that they were computed with."""
+    """Precision and kind of device of the computation."""
     rows: int
-    """Rows that are sealed."""
+    """Sealed rows."""
     complete: dict[str, float]
-    """Split → share of its rows that is there."""
+    """Split → share of its rows that is stored."""
     unused: int
     """Rows that no split needs."""
     shards: int
@@ -43,77 +43,78 @@ class CacheInfo:
     age_days: float
     """Since something was last sealed."""
     problem: str
-    """Why they cannot be read; empty where they can."""
+    """Why they cannot be read; empty if they can."""
 
 
 def existing_caches(settings: Settings) -> list[CacheInfo]:
-    """Describes all features.
+    """Describes all features of a store.
 
     Raises:
         CacheNotFoundError: There are none.
-        StaleCacheError: There are only those of an older schema.
+        StaleCacheError: All of them are of an older schema.
     """
     store = Store(settings.cache.dir)
-    found = features_of(store.root)
-    wanted = {modality: wanted_of(store, modality) for modality in MODALITIES}
-    return [_described(store, features, wanted[features.modality]) for features in found]
+    every = require_features(store.root)
+    needed = {modality: rows_by_split(store, modality) for modality in MODALITIES}
+    return [_describe(store, features, needed[features.modality]) for features in every]
 
 
-def features_of(root: Path) -> list[StoredFeatures]:
+def require_features(root: Path) -> list[StoredFeatures]:
     """All features of a store.
 
     Raises:
         CacheNotFoundError: There are none.
-        StaleCacheError: There are only those of an older schema.
+        StaleCacheError: All of them are of an older schema.
     """
-    found = list_features(root)
-    if not found:
+    every = list_features(root)
+    if not every:
         refuse_older(root)
         raise CacheNotFoundError(f"There is no cache in {root}.", "Run mmsa extract.")
-    return found
+    return every
 
 
-def wanted_of(store: Store, modality: str) -> dict[str, SampleRows]:
+def rows_by_split(store: Store, modality: str) -> dict[str, SampleRows]:
     """The rows that each split needs."""
     return {
-        split: needed_rows(found, found[1], modality)
+        split: needed_rows(stored, stored[1], modality)
         for split in SPLITS
-        if (found := store.split(split)) is not None
+        if (stored := store.split(split)) is not None
     }
 
 
-def _described(store: Store, found: StoredFeatures, wanted: dict[str, SampleRows]) -> CacheInfo:
+def _describe(store: Store, features: StoredFeatures, needed: dict[str, SampleRows]) -> CacheInfo:
     complete: dict[str, float] = {}
-    unused, compute, problem = 0, "", found.problem
-    if found.encoder is not None and not problem:
-        fields = found.encoder.identity.fields
+    unused, compute, problem = 0, "", features.problem
+    if features.encoder is not None and not problem:
+        fields = features.encoder.identity.fields
         compute = f"{fields.get('compute')} {fields.get('device')}"
         try:
             complete = {
-                s: round(store.completeness(found.encoder, r), 6) for s, r in wanted.items()
+                split: round(store.completeness(features.encoder, rows), 6)
+                for split, rows in needed.items()
             }
-            unused = count_unused(store, found, wanted)
+            unused = count_unused(store, features, needed)
         except MmsaError as error:
             problem = error.message
     return CacheInfo(
-        found.folder,
-        found.modality,
-        found.label,
+        features.folder,
+        features.modality,
+        features.label,
         compute,
-        found.rows,
+        features.rows,
         complete,
         unused,
-        found.shards,
-        found.bytes,
-        found.age_days,
+        features.shards,
+        features.bytes,
+        features.age_days,
         problem,
     )
 
 
-def count_unused(store: Store, found: StoredFeatures, wanted: dict[str, SampleRows]) -> int:
-    """Sealed rows that no split needs."""
-    if found.encoder is None:
+def count_unused(store: Store, features: StoredFeatures, needed: dict[str, SampleRows]) -> int:
+    """Number of sealed rows that no split needs."""
+    if features.encoder is None:
         return 0
-    needed = [store.row_indices(found.encoder, rows) for rows in wanted.values()]
-    used = np.unique(np.concatenate([np.empty(0, np.int64), *needed]))
-    return found.rows - int((used >= 0).sum())
+    indices = [store.row_indices(features.encoder, rows) for rows in needed.values()]
+    used = np.unique(np.concatenate([np.empty(0, np.int64), *indices]))
+    return features.rows - int((used >= 0).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,25 +27,25 @@ from mmsa_cache.store.writer import FeatureWriter
 
 from ..session.session import Session
 from ..session.store import Store
-from .caches import count_unused, existing_caches, wanted_of
+from .caches import count_unused, existing_caches, rows_by_split
 
 
 @dataclass(frozen=True, slots=True)
 class PruneRequest:
-    """What goes: of the features that fit every other condition given, the rows or all of them."""
+    """Conditions of the features to remove, all of which must hold."""
 
     unused: bool = False
-    """Only rows that no split needs, and what a schema before this one left."""
+    """Only rows that no split needs, and files of an older schema."""
     unfinished: bool = False
-    """Those that are complete for no split, and unreadable ones."""
+    """Features that are complete for no split, and unreadable ones."""
     stale: bool = False
-    """Those that the settings do not lead to."""
+    """Features that the settings do not select."""
     encoder: str | None = None
-    """Those of this encoder."""
+    """Features of this encoder."""
     older_than: float | None = None
-    """Those to which nothing was added for so many days."""
+    """Features to which nothing was added for so many days."""
     really: bool = False
-    """Remove them; else only say what would go."""
+    """Whether to remove them; else they are only listed."""
 
 
 def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
@@ -52,8 +53,8 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
 
     Raises:
         SettingsError: No condition is given.
-        CacheNotFoundError: There is no cache at all, or unused rows cannot be told.
-        ForbiddenCacheError: Whether features are finished cannot be told.
+        CacheNotFoundError: There is no cache, or it does not know which rows are unused.
+        ForbiddenCacheError: Features cannot be read, so that they may be finished.
     """
     encoder, days = request.encoder, request.older_than
     conditions = (request.unused, request.unfinished, request.stale)
@@ -77,29 +78,30 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
         and (days is None or info.age_days > days)
     }
     if request.stale:
-        chosen -= _meant(Session(settings))
-    found = [features for features in list_features(root) if features.folder in chosen]
-    forbidden = [f.error for f in found if isinstance(f.error, ForbiddenCacheError)]
+        chosen -= _selected_folders(Session(settings))
+    selected = [features for features in list_features(root) if features.folder in chosen]
+    forbidden = [f.error for f in selected if isinstance(f.error, ForbiddenCacheError)]
     if request.unfinished and forbidden:
         raise forbidden[0]
     if not request.unused:
-        return remove_features(found, really=request.really)
+        return remove_features(selected, really=request.really)
     store = _store_with_splits(root)
     return [
         *(remove_older(folder, really=request.really) for folder in older),
-        *_remove_unused(store, found, really=request.really),
+        *_remove_unused(store, selected, really=request.really),
     ]
 
 
-def _remove_unused(store: Store, found: Iterable[StoredFeatures], *, really: bool) -> list[Removal]:
+def _remove_unused(
+    store: Store, selected: Iterable[StoredFeatures], *, really: bool
+) -> list[Removal]:
     """Removes the rows that no split needs."""
     removals = []
-    for features in found:
+    for features in selected:
         encoder = features.encoder
         if encoder is None:
             continue
-        wanted = wanted_of(store, features.modality)
-        unused = count_unused(store, features, wanted)
+        unused = count_unused(store, features, rows_by_split(store, features.modality))
         if not unused:
             continue
         freed = features.bytes * unused // max(1, features.rows)
@@ -112,22 +114,26 @@ def _remove_unused(store: Store, found: Iterable[StoredFeatures], *, really: boo
 
 
 def _keep_needed(root: Path, encoder: StoredEncoder) -> tuple[int, int]:
-    """Removes all other rows of an encoder; how many, and their bytes."""
+    """Removes the rows of an encoder that no split needs.
+
+    Returns:
+        The number of removed rows, and their bytes.
+    """
     writer, modality = FeatureWriter(root, encoder), encoder.identity.modality
 
-    def needed() -> Keys:  # by now: an extraction may have added a split, then rows of it
-        wanted = wanted_of(_store_with_splits(root), modality).values()
-        return np.concatenate([rows.keys for rows in wanted])
+    def needed() -> Keys:  # read again: an extraction may have added a split
+        rows_of_splits = rows_by_split(_store_with_splits(root), modality).values()
+        return np.concatenate([rows.keys for rows in rows_of_splits])
 
     with writer.claim(lambda: say(f"Another process is writing {writer.folder}; waiting.")):
         return writer.keep_only(needed)
 
 
 def _store_with_splits(root: Path) -> Store:
-    """A store that says which rows are needed.
+    """Opens a store that has the rows of its splits.
 
     Raises:
-        CacheNotFoundError: It does not.
+        CacheNotFoundError: It has not.
     """
     store = Store(root)
     if not any(store.split(split) for split in SPLITS):
@@ -138,15 +144,13 @@ def _store_with_splits(root: Path) -> Store:
     return store
 
 
-def _meant(session: Session) -> set[Path]:
-    """The features that the settings lead to."""
-    meant = set()
+def _selected_folders(session: Session) -> set[Path]:
+    """Folders of the features that the settings select."""
+    folders = set()
     for modality in MODALITIES:
         for name in session.settings.encoder_names(modality):
             for split in SPLITS:
                 if session.store.split(split) is not None:
-                    try:
-                        meant.add(session.feature_folder(split, modality, name))
-                    except CacheNotFoundError:
-                        continue
-    return meant
+                    with contextlib.suppress(CacheNotFoundError):
+                        folders.add(session.feature_folder(split, modality, name))
+    return folders

@@ -25,20 +25,20 @@ THUMBNAIL_SIDE = 256
 
 @dataclass(frozen=True, slots=True)
 class CachedRow:
-    """What is stored of one variant of a sample."""
+    """The stored features of one variant of a sample."""
 
     variant: int
     operation: str
     positions: int
-    """Positions kept."""
+    """Number of stored positions."""
     token_norm: float | None
-    """Mean Euclidean norm of the positions; None without any."""
+    """Mean Euclidean norm of the positions; None without positions."""
     pool_norms: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class CachedSample:
-    """What the features of one encoder hold of a sample."""
+    """The stored features of a sample by one encoder."""
 
     modality: str
     encoder: str
@@ -47,22 +47,22 @@ class CachedSample:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What is known of a sample."""
+class SampleDetails:
+    """A sample and its stored features."""
 
     guid: str
     split: str
     tag: str | None
     text: str | None
     image: str | None
-    """Path of its picture; None where the data is not at hand."""
+    """Path of its picture; None if the data is not on this machine."""
     thumbnail: str | None
     """Path of a small JPEG."""
     caches: list[CachedSample]
 
 
-def show(settings: Settings, guid: str, split: str) -> Shown:
-    """What is known of one sample: its text and picture, and what is stored of it.
+def show(settings: Settings, guid: str, split: str) -> SampleDetails:
+    """Describes a sample and its stored features.
 
     Args:
         settings: The command's settings.
@@ -77,45 +77,45 @@ def show(settings: Settings, guid: str, split: str) -> Shown:
     guids = samples.guids
     if guid not in guids:
         raise unknown_name(f"The split {split} has no sample", guid, guids, kind=DataError)
-    place = guids.index(guid)
-    sample = samples[place]
-    return Shown(
+    index = guids.index(guid)
+    sample = samples[index]
+    return SampleDetails(
         guid,
         split,
         None if sample.label is None else session.classes[sample.label],
         sample.text,
         None if sample.image_path is None else str(sample.image_path),
-        _thumbnail(settings, sample, split),
+        _make_thumbnail(settings, sample, split),
         [
             CachedSample(
                 modality,
-                found.label,
-                str(found.folder),
+                stored.label,
+                str(stored.folder),
                 _rows(
-                    open_features(found.folder, verify=False), session.rows(split, modality), place
+                    open_features(stored.folder, verify=False), session.rows(split, modality), index
                 ),
             )
             for modality in MODALITIES
-            for found in session.store.features
-            if found.modality == modality and found.rows
+            for stored in session.store.features
+            if stored.modality == modality and stored.rows
         ],
     )
 
 
-def _rows(features: Features, wanted: SampleRows, sample: int) -> list[CachedRow]:
-    """What is stored of one sample, variant by variant."""
-    variants = [v for v, place in enumerate(wanted.table[sample].tolist()) if place >= 0]
-    places = features.find_rows(wanted.keys[wanted.table[sample, variants]])
+def _rows(features: Features, rows: SampleRows, sample: int) -> list[CachedRow]:
+    """The stored rows of one sample, variant by variant."""
+    variants = np.flatnonzero(rows.table[sample] >= 0)
+    indices = features.find_rows(rows.keys[rows.table[sample, variants]])
     return [
-        _row(features, variant, int(place))
-        for variant, place in zip(variants, places, strict=True)
-        if place >= 0
+        _row(features, variant, index)
+        for variant, index in zip(variants.tolist(), indices.tolist(), strict=True)
+        if index >= 0
     ]
 
 
-def _row(features: Features, variant: int, place: int) -> CachedRow:
-    number = int(np.searchsorted(features.starts, place, side="right")) - 1
-    shard, row = features.shards[number], place - int(features.starts[number])
+def _row(features: Features, variant: int, index: int) -> CachedRow:
+    number = int(np.searchsorted(features.starts, index, side="right")) - 1
+    shard, row = features.shards[number], index - int(features.starts[number])
     tokens = np.asarray(shard.tokens[shard.offsets[row] : shard.offsets[row + 1]], np.float32)
     pools = dict(zip(shard.pools, shard.pooled[row], strict=True))
     if shard.shared is not None:
@@ -129,7 +129,7 @@ def _row(features: Features, variant: int, place: int) -> CachedRow:
     )
 
 
-def _thumbnail(settings: Settings, sample: Sample, split: str) -> str | None:
+def _make_thumbnail(settings: Settings, sample: Sample, split: str) -> str | None:
     """Writes a small JPEG of the picture beside the store, if it is not there."""
     path: Path = settings.cache.dir / ".thumbnails" / split / f"{sample.image_sha256[:16]}.jpg"
     if not path.is_file():
@@ -139,6 +139,6 @@ def _thumbnail(settings: Settings, sample: Sample, split: str) -> str | None:
         try:
             make_folders(path.parent)
             write_atomically(path, small)
-        except (OSError, DiskError):  # a store that is only read has none
+        except (OSError, DiskError):  # the store may be read-only
             return None
     return str(path)

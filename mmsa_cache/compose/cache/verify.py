@@ -18,12 +18,12 @@ from mmsa_cache.names import SPLITS
 from mmsa_cache.store.listing import StoredFeatures
 from mmsa_cache.store.reader import verify_features
 
-from .caches import features_of
+from .caches import require_features
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What re-hashing found."""
+    """The problems of features or of a split."""
 
     cache: str
     """The folder of features, or the file of a split."""
@@ -39,27 +39,27 @@ def verify(settings: Settings) -> list[Verified]:
         ForbiddenCacheError: This user may not read a file.
     """
     root = settings.cache.dir
-    found = [Verified(str(info.folder), _problems(info)) for info in features_of(root)]
+    results = [Verified(str(stored.folder), _problems(stored)) for stored in require_features(root)]
     for split in SPLITS:
         path, problems = split_path(root, split), []
         if path.exists():
             try:
                 read_split(path)
-            except (DeviceError, ForbiddenCacheError):  # they say nothing of the file
+            except (DeviceError, ForbiddenCacheError):  # the file may be whole
                 raise
             except MmsaError as error:
                 problems.append(error.message)
-            found.append(Verified(str(path), problems))
-    return found
+            results.append(Verified(str(path), problems))
+    return results
 
 
-def raise_damaged(found: Sequence[Verified]) -> None:
-    """Ends with damaged files, if there are any.
+def raise_damaged(results: Sequence[Verified]) -> None:
+    """Raises an error if files are damaged.
 
     Raises:
-        DamagedCacheError: Names them.
+        DamagedCacheError: Lists them.
     """
-    problems = [problem for cache in found for problem in cache.problems]
+    problems = [problem for result in results for problem in result.problems]
     if problems:
         raise DamagedCacheError(
             f"{len(problems)} damaged file(s).",
@@ -68,11 +68,11 @@ def raise_damaged(found: Sequence[Verified]) -> None:
         )
 
 
-def _problems(found: StoredFeatures) -> list[str]:
+def _problems(stored: StoredFeatures) -> list[str]:
     try:
-        problems = verify_features(found.folder)
-    except ForbiddenCacheError:  # as of a split
+        problems = verify_features(stored.folder)
+    except ForbiddenCacheError:  # the files may be whole
         raise
     except CacheError as error:
         problems = [error.message]
-    return problems or ([found.problem] if found.problem else [])
+    return problems or ([stored.problem] if stored.problem else [])

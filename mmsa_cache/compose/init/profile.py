@@ -1,4 +1,4 @@
-"""Looks at a data set as the other verbs will read it; pictures are not opened."""
+"""Profiles a data set as the other verbs will read it; pictures are not opened."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ from mmsa_cache.names import SPLITS
 from ..hub.data_set import fetch_data
 from ..session.samples import classes_of
 
-_SHOWN = 3
-"""Posts that are shown, and pictures that are named."""
-_READ = 50
-"""Posts that tell the language."""
-_MOST_CHARS = 100
-"""Of a post's text."""
-_TEXTS = 10_000
-"""Text files that tell the encoding."""
-_BEGINNING = 1 << 20
-"""Bytes of each."""
+_MAX_SHOWN = 3
+"""Posts that are shown, and missing pictures that are listed."""
+_LANGUAGE_POSTS = 50
+"""Posts that the language is estimated from."""
+_MAX_CHARS = 100
+"""Characters shown of a text."""
+_ENCODING_FILES = 10_000
+"""Text files that the encoding is estimated from."""
+_ENCODING_BYTES = 1 << 20
+"""Bytes that are read of each file."""
 
 
 @dataclass(frozen=True, slots=True)
-class TableFound:
+class TableProfile:
     """The columns of a table."""
 
     file: str
     columns: dict[str, str | None]
-    """By what they hold."""
+    """Role → name; None where the table has no such column."""
 
 
 @dataclass(slots=True)
-class SplitFound:
+class SplitProfile:
     """The rows of a split."""
 
     split: str
@@ -63,13 +63,13 @@ class SplitFound:
     without_text: int = 0
     without_picture: int = 0
     absent: int = 0
-    """Rows that name a picture which is not there."""
+    """Rows whose picture is missing."""
     first_absent: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class PostFound:
-    """One post, shortened."""
+class PostPreview:
+    """A shortened post."""
 
     split: str
     guid: str
@@ -79,76 +79,76 @@ class PostFound:
 
 
 @dataclass(slots=True)
-class Found:
-    """What a data set is like."""
+class DataProfile:
+    """The layout, splits, encoding and first posts of a data set."""
 
     data: str
     layout: str
     encodings: list[str]
-    """Those in which all texts are valid, the likeliest first."""
+    """Encodings in which all texts are valid, the likeliest first."""
     encoding: str
     classes: tuple[str, ...]
-    splits: list[SplitFound] = field(default_factory=list)
-    tables: list[TableFound] = field(default_factory=list)
-    posts: list[PostFound] = field(default_factory=list)
+    splits: list[SplitProfile] = field(default_factory=list)
+    tables: list[TableProfile] = field(default_factory=list)
+    posts: list[PostPreview] = field(default_factory=list)
     english: float | None = None
-    """Share of the first texts that look English."""
+    """Share of the first texts that profile_data English."""
     agreeing: int | None = None
     """Rows of raw MVSA whose text and picture have the same label."""
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
-    def halves(self) -> bool:
-        """Whether rows lack a text or a picture."""
+    def has_partial_rows(self) -> bool:
+        """Whether some rows lack a text or a picture."""
         return any(split.without_text or split.without_picture for split in self.splits)
 
 
-def look(settings: Settings, named: Path, *, declared: bool) -> Found:
-    """Looks at the data; a data set of the hub is fetched if it is not here.
+def profile_data(settings: Settings, named: Path, *, declared: bool) -> DataProfile:
+    """Profiles a data set; one of the hub is downloaded if it is missing.
 
     Args:
-        settings: Say where it is, which of the hub's data is a copy.
-        named: What the user calls it.
-        declared: Whether they name its encoding too; else evidence does.
+        settings: Name the data set.
+        named: The data set as the user named it.
+        declared: Whether the user has named its encoding; else it is estimated.
 
     Raises:
-        SettingsError: The name of a data set of the hub is none.
+        SettingsError: The name of a data set of the hub is invalid.
         CacheError: The hub cannot be reached, or has no such data set.
-        DataError: Nothing there can be read.
+        DataError: No row can be read.
     """
-    # Bytes that are not valid are no reason to stop before the encoding is known.
+    # Invalid bytes are accepted until the encoding is known.
     data = fetch_data(settings).data.model_copy(update={"encoding_errors": "replace"})
     encodings = [data.encoding] if declared else _encodings(data)
     if encodings:
         data = data.model_copy(update={"encoding": encodings[0].removesuffix("-sig")})
     layout = find_layout(data)
     classes = classes_of(settings.model_copy(update={"data": data}))
-    found = Found(_address(named), layout.name, encodings, data.encoding, classes)
-    for split in layout.splits or SPLITS[:1]:  # where there is no split, listing says why
-        listing = list_rows(data, split, found.classes)
-        found.splits.append(_count(listing, layout.files[split], data))
-        found.layout, found.classes = listing.layout, listing.classes
-        found.notes += [note for note in listing.notes if note not in found.notes]
-        found.problems += listing.problems
-        found.agreeing = listing.agreeing if found.agreeing is None else found.agreeing
-        if not found.posts:
-            found.posts = _first(listing, data)
-            found.english = english_share([post.text for post in found.posts])
-    found.tables = [
+    profile = DataProfile(_address(named), layout.name, encodings, data.encoding, classes)
+    for split in layout.splits or SPLITS[:1]:  # without a split, listing one reports the reason
+        listing = list_rows(data, split, profile.classes)
+        profile.splits.append(_count_rows(listing, layout.files[split], data))
+        profile.layout, profile.classes = listing.layout, listing.classes
+        profile.notes += [note for note in listing.notes if note not in profile.notes]
+        profile.problems += listing.problems
+        profile.agreeing = listing.agreeing if profile.agreeing is None else profile.agreeing
+        if not profile.posts:
+            profile.posts = _first_posts(listing, data)
+            profile.english = english_share([post.text for post in profile.posts])
+    profile.tables = [
         _columns(path, data)
         for split in layout.splits
         for path in layout.files[split][:1]
         if path.suffix.lower() in SUFFIXES
     ]
-    found.posts = found.posts[:_SHOWN]
-    if not any(split.rows for split in found.splits):
+    profile.posts = profile.posts[:_MAX_SHOWN]
+    if not any(split.rows for split in profile.splits):
         raise DataError(
-            f"No row of {found.data} can be read.",
+            f"No row of {profile.data} can be read.",
             "Mend the files; columns of other names are given with --column text=NAME.",
-            found.problems,
+            profile.problems,
         )
-    return found
+    return profile
 
 
 def _address(named: Path) -> str:
@@ -157,13 +157,13 @@ def _address(named: Path) -> str:
 
 
 def _encodings(data: DataSettings) -> list[str]:
-    """The encodings that fit the tables and texts; utf-8 where there are none."""
+    """The encodings in which tables and texts are valid; utf-8 where there are none."""
     layout = find_layout(data)
     files = [path for split in layout.splits for path in layout.files[split] if path.is_file()]
     tables = [path for path in files if path.suffix.lower() not in CONTAINERS]
-    found = matching_encodings(_beginnings(tables))
-    if found[:1] == ["utf-16"] or len(tables) < len(files):
-        return found
+    encodings = matching_encodings(_beginnings(tables))
+    if encodings[:1] == ["utf-16"] or len(tables) < len(files):
+        return encodings
     return matching_encodings(
         itertools.chain(_beginnings(tables), _beginnings(_texts(layout, data)))
     )
@@ -174,7 +174,7 @@ def _texts(layout: Layout, data: DataSettings) -> Iterator[Path]:
     for split in layout.splits:
         listing = list_rows(data, split, LABELS)
         rows = itertools.takewhile(lambda row: row.text is None, listing.rows())
-        for row in itertools.islice(rows, _TEXTS):
+        for row in itertools.islice(rows, _ENCODING_FILES):
             yield listing.folder / f"{row.stem}.txt"
 
 
@@ -182,35 +182,36 @@ def _beginnings(paths: Sequence[Path] | Iterator[Path]) -> Iterator[bytes]:
     for path in paths:
         try:
             with open_regular(path) as file:
-                yield file.read(_BEGINNING)
+                yield file.read(_ENCODING_BYTES)
         except (OSError, ValueError):
-            continue  # reading the row says so
+            continue  # reading the row reports it
 
 
-def _count(listing: Listing, files: Sequence[Path], data: DataSettings) -> SplitFound:
-    found = SplitFound(listing.split, [_name(path, data) for path in files])
+def _count_rows(listing: Listing, files: Sequence[Path], data: DataSettings) -> SplitProfile:
+    profile = SplitProfile(listing.split, [_name(path, data) for path in files])
     names, labels = FileNames(listing.folder), Counter[str]()
     for row in listing.rows():
-        found.rows += 1
+        profile.rows += 1
         labels[_tag(row, listing)] += 1
-        has_text, picture = _halves(row, names)
-        found.without_text += not has_text
-        found.without_picture += picture is None
+        has_text, picture = _modalities(row, names)
+        profile.without_text += not has_text
+        profile.without_picture += picture is None
         if picture == "":
-            found.absent += 1
-            found.first_absent += [str(row.image)] * (len(found.first_absent) < _SHOWN)
-    found.labels = {t: labels[t] for t in (*listing.classes, UNLABELLED) if labels[t]}
-    return found
+            profile.absent += 1
+            if len(profile.first_absent) < _MAX_SHOWN:
+                profile.first_absent.append(str(row.image))
+    profile.labels = {t: labels[t] for t in (*listing.classes, UNLABELLED) if labels[t]}
+    return profile
 
 
 def _tag(row: LabelRow, listing: Listing) -> str:
-    """A row's label; of one whose label is no class, which is a problem, none."""
+    """A row's label; a label that is no class counts as none, and is reported as a problem."""
     code = row.label
     return UNLABELLED if code is None or code == UNKNOWN else listing.classes[code]
 
 
-def _halves(row: LabelRow, names: FileNames) -> tuple[bool, str | None]:
-    """Whether a row has a text, and its picture: None without one, "" where it is not there."""
+def _modalities(row: LabelRow, names: FileNames) -> tuple[bool, str | None]:
+    """Whether a row has a text, and its picture: None without one, "" if it is missing."""
     text = row.text or (row.text is None and names.first([f"{row.stem}.txt"]))
     if row.image is None:
         return bool(text), names.first(picture_file_names(row.stem))
@@ -219,9 +220,9 @@ def _halves(row: LabelRow, names: FileNames) -> tuple[bool, str | None]:
     return bool(text), (names.first([row.image]) or "") if row.image else None
 
 
-def _first(listing: Listing, data: DataSettings) -> list[PostFound]:
+def _first_posts(listing: Listing, data: DataSettings) -> list[PostPreview]:
     reader = PairReader(listing, data.model_copy(update={"missing": "allow"}))
-    rows = list(itertools.islice(listing.rows(), _READ))
+    rows = list(itertools.islice(listing.rows(), _LANGUAGE_POSTS))
     posts = []
     for row, read in zip(rows, reader.read(rows), strict=True):
         if isinstance(read, Sample):
@@ -229,7 +230,7 @@ def _first(listing: Listing, data: DataSettings) -> list[PostFound]:
         else:
             text, picture = row.text or "; ".join(read.messages), row.image or ""
         tag = _tag(row, listing)
-        posts.append(PostFound(listing.split, row.guid, tag, _short(text or ""), picture))
+        posts.append(PostPreview(listing.split, row.guid, tag, _shorten(text or ""), picture))
     return posts
 
 
@@ -237,15 +238,15 @@ def _picture(path: Path | None, data: DataSettings) -> str:
     return "" if path is None else path.relative_to(data.folder.resolve()).as_posix()
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _MOST_CHARS else f"{line[:_MOST_CHARS]}…"
+    return line if len(line) <= _MAX_CHARS else f"{line[:_MAX_CHARS]}…"
 
 
-def _columns(path: Path, data: DataSettings) -> TableFound:
+def _columns(path: Path, data: DataSettings) -> TableProfile:
     table = open_table(path, data.folder, data, lambda line, cause, detail: None)
     columns = find_columns(table.columns, data.columns)
-    return TableFound(_name(path, data), {role: getattr(columns, role) for role in ROLES})
+    return TableProfile(_name(path, data), {role: getattr(columns, role) for role in ROLES})
 
 
 def _name(path: Path, data: DataSettings) -> str:
