@@ -481,7 +481,7 @@ def test_verify_rehashes_every_shard_and_every_split(tmp_path: Path) -> None:
     ("place", "error"),
     [
         ("open_regular", OSError(errno.ENOMEM, "Cannot allocate memory")),
-        ("_decoded", pa.ArrowMemoryError("malloc of size 64 failed")),
+        ("_decode_columns", pa.ArrowMemoryError("malloc of size 64 failed")),
     ],
 )
 def test_a_split_that_no_memory_is_left_for_is_not_called_damaged(
