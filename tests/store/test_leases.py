@@ -161,15 +161,15 @@ def test_a_lost_lock_is_noticed_before_the_index_is_changed(tmp_path: Path) -> N
 @ALIKE
 def test_a_search_that_stood_still_marks_itself_again(tmp_path: Path) -> None:
     one, other = (FileLocks(tmp_path / "s.db") for _ in range(2))
-    one.hold("one")
+    one.mark_alive("one")
     (lease,) = tmp_path.glob("*.soft")
     lease.unlink()
-    assert not other.is_held("one")
+    assert not other.is_alive("one")
     for _ in range(2):
-        one.keep()
-        assert other.is_held("one")
+        one.renew()
+        assert other.is_alive("one")
     one.release()
-    assert not other.is_held("one")
+    assert not other.is_alive("one")
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.faults)])
