@@ -100,7 +100,7 @@ def test_an_export_keeps_the_names(work: Path) -> None:
     mmsa(work, "export", "r", "--to", "e", "--format", "onnx")
     card = (work / "e" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "mmsa"
-    assert "No judging row is of the class Up" in card
+    assert "No test row is of the class Up" in card
     assert "&#60;UNK&#62;" in card
     import onnxruntime
 
