@@ -19,12 +19,12 @@ from .summary import DataSummary, summarise
 
 
 def check(settings: Settings, page: Path | None = None, *, files: bool = True) -> DataSummary:
-    """Looks at every file of the data.
+    """Inspects every file of the data.
 
     Args:
         settings: The command's settings.
-        page: Where a picture page of the worst goes.
-        files: Whether texts and pictures are opened; without, only label files and tables are.
+        page: File for an HTML page with pictures of the worst rows.
+        files: Whether texts and pictures are opened, not only label files and tables.
 
     Raises:
         SettingsError: No data folder is set, or the page cannot be written.
@@ -37,16 +37,16 @@ def check(settings: Settings, page: Path | None = None, *, files: bool = True) -
         raise SettingsError(f"There is no folder {page.resolve().parent}.", "Make it first.")
     started = time.monotonic()
     with ExitStack() as stack:
-        shown: list[Advance] = []
+        bar: Advance | None = None
 
         def advance(done: int, total: int) -> None:
-            if not shown:
-                shown.append(stack.enter_context(progress("check", total, "pairs")))
-            shown[0](done, "")
+            nonlocal bar
+            bar = bar or stack.enter_context(progress("check", total, "pairs"))
+            bar(done, "")
 
-        found = inspect(settings.data, read_picture if files else None, advance)
-    summary = summarise(found, settings)
+        inspection = inspect(settings.data, read_picture if files else None, advance)
+    summary = summarise(inspection, settings)
     if page is not None:
-        write_result(page, render(found, summary))
+        write_result(page, render(inspection, summary))
         summary = replace(summary, page=str(page))
     return replace(summary, seconds=round(time.monotonic() - started, 1))

@@ -1,4 +1,4 @@
-"""A summary as text."""
+"""Formats a summary as text."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .summary import (
     TextCounts,
 )
 
-SHOWN = 200
-"""Problems that are listed; ``--json`` has all."""
+MAX_LISTED = 200
+"""Problems that are listed at most; ``--json`` has all."""
 
 
 def format_check(record: DataSummary) -> str:
@@ -31,13 +31,13 @@ def format_check(record: DataSummary) -> str:
     parts = [
         f"{record.data}: layout {record.layout or 'not found'}, texts as {record.encoding}.",
         _format_splits(record),
-        _bounded("Notes", record.notes, SHOWN) if record.notes else "",
+        _bullet_list("Notes", record.notes, MAX_LISTED) if record.notes else "",
         _format_texts(record.texts),
         _format_pictures(record.pictures),
         _format_repeated(record.repeated),
     ]
     if record.unlisted:
-        parts.append(_bounded("Files that no label file names", record.unlisted, 10))
+        parts.append(_bullet_list("Files that no label file names", record.unlisted, 10))
     parts.append(_format_problems(record))
     return "\n\n".join(part for part in parts if part)
 
@@ -74,7 +74,7 @@ def _format_texts(texts: TextCounts) -> str:
     if texts.undecodable_files:
         lines.append(
             f"  {texts.undecodable_files} are not valid in the declared encoding, in "
-            f"{texts.undecodable_places} places: {_some(texts.undecodable)}."
+            f"{texts.undecodable_places} places: {_first(texts.undecodable)}."
         )
     if texts.cut_to_max_chars:
         lines.append(f"  {texts.cut_to_max_chars} are cut to max_chars.")
@@ -107,8 +107,8 @@ def _format_pictures(pictures: PictureCounts) -> str:
         f"{_range(pictures.bytes, '', lambda size: decimal(int(size)))}.",
     ]
     if pictures.converted:
-        made = ", ".join(f"{count} {change}" for change, count in pictures.converted.items())
-        lines.append(f"  Converted: {made}.")
+        changes = ", ".join(f"{count} {change}" for change, count in pictures.converted.items())
+        lines.append(f"  Converted: {changes}.")
     if pictures.named_as_another_format:
         lines.append(f"  {pictures.named_as_another_format} are named as another format.")
     if pictures.flat:
@@ -121,16 +121,19 @@ def _range(
 ) -> str:
     if spread is None:
         return "none"
-    low, middle, most, high = map(show, (spread.min, spread.median, spread.p95, spread.max))
-    return f"{low} to {high} {unit}".rstrip() + f" (median {middle}, 95 % up to {most})"
+    low, median, p95, high = map(show, (spread.min, spread.median, spread.p95, spread.max))
+    return f"{low} to {high} {unit}".rstrip() + f" (median {median}, 95 % up to {p95})"
 
 
 def _format_repeated(repeated: Sequence[Repetition]) -> str:
     if not any(kind.groups for kind in repeated):
         return ""
     titles = ["same", "groups", "rows", "contradicting labels", "test rows with a twin in train"]
-    counts = [(k.groups, k.rows, k.contradicting, k.test_rows_in_train) for k in repeated]
-    rows = [[k.what, *map(str, of)] for k, of in zip(repeated, counts, strict=True)]
+    rows = [
+        [kind.what]
+        + [str(n) for n in (kind.groups, kind.rows, kind.contradicting, kind.test_rows_in_train)]
+        for kind in repeated
+    ]
     return format_table(titles, rows)
 
 
@@ -145,14 +148,14 @@ def _format_problems(record: DataSummary) -> str:
     ]
     table = format_table(["problem", "times"], reasons)
     title = f"{len(lines)} problem(s), {record.bad_rows} bad row(s)"
-    return f"{table}\n\n{_bounded(title, lines, SHOWN)}"
+    return f"{table}\n\n{_bullet_list(title, lines, MAX_LISTED)}"
 
 
-def _some(guids: Sequence[str], most: int = 5) -> str:
-    """Some names, shortly."""
+def _first(guids: Sequence[str], most: int = 5) -> str:
+    """The first names, on one line."""
     return single_line(", ".join(guids[:most])) + (", …" if len(guids) > most else "")
 
 
-def _bounded(title: str, lines: Sequence[str], most: int) -> str:
+def _bullet_list(title: str, lines: Sequence[str], most: int) -> str:
     more = [f"  … and {len(lines) - most} more; --json has all."] if len(lines) > most else []
     return "\n".join([f"{title}:", *(f"  - {single_line(line)}" for line in lines[:most]), *more])

@@ -1,11 +1,12 @@
-"""The picture page of ``mmsa check``: one HTML file that opens offline, without scripts.
+"""The page of ``mmsa check``: one HTML file without scripts, which opens offline.
 
-Pictures are decoded and encoded again, so nothing of a file's own bytes is passed on.
+Pictures are decoded and encoded again, so that no bytes of the original files are passed on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,13 @@ from ..pages.thumbnails import Thumbnail, thumbnail
 from .format import format_check
 from .summary import LOOK, PICTURE, PLAIN_TEXT, DataSummary, contradicts, leaking, tag_of
 
-MOST = 24
-"""Rows or groups in a section."""
-MOST_IN_GROUP = 4
-"""Rows shown of a group."""
+MAX_SHOWN = 24
+"""Rows or groups of a section."""
+MAX_IN_GROUP = 4
+"""Rows of a group."""
 MAX_CHARS = 400
-"""Characters shown of a text."""
-THUMBNAIL = 144
+"""Characters of a text."""
+THUMBNAIL_SIDE = 144
 """Longest side of a picture, in pixels."""
 
 
@@ -49,54 +50,55 @@ class PageSection:
     @classmethod
     def of_rows(cls, key: str, title: str, posts: Iterable[InspectedPost]) -> PageSection:
         every = list(posts)
-        return cls(key, title, [Group("", every[:MOST])], len(every[:MOST]), len(every))
+        return cls(key, title, [Group("", every[:MAX_SHOWN])], len(every[:MAX_SHOWN]), len(every))
 
     @classmethod
     def of_groups(
         cls, key: str, title: str, groups: Iterable[Sequence[InspectedPost]]
     ) -> PageSection:
         every = list(groups)
-        shown = [_group(posts) for posts in every[:MOST]]
+        shown = [_group(posts) for posts in every[:MAX_SHOWN]]
         return cls(key, title, shown, len(shown), len(every), grouped=True)
 
 
-def render(found: Inspection, summary: DataSummary) -> str:
-    """Writes the page.
-
-    Returns:
-        HTML, to be saved as UTF-8.
-    """
-    groups = _members(found, summary, PLAIN_TEXT, PICTURE)
-    undecodable = [post for post in found.posts if post.undecodable and not post.faults]
+def render(inspection: Inspection, summary: DataSummary) -> str:
+    """Renders the page as HTML, to be saved as UTF-8."""
+    groups = _members(inspection, summary, PLAIN_TEXT, PICTURE)
+    undecodable = [post for post in inspection.posts if post.undecodable and not post.faults]
     undecodable.sort(key=lambda post: -post.undecodable)
     sections = [
-        PageSection.of_rows("bad", "Bad rows", (p for p in found.posts if p.faults)),
+        PageSection.of_rows("bad", "Bad rows", (p for p in inspection.posts if p.faults)),
         PageSection.of_groups(
             "contradicting", "Same post, other label", filter(contradicts, groups)
         ),
         PageSection.of_groups("leaks", "Test rows with a twin in train", filter(leaking, groups)),
-        PageSection.of_groups("alike", "Pictures that look alike", _members(found, summary, LOOK)),
+        PageSection.of_groups(
+            "alike", "Pictures that look alike", _members(inspection, summary, LOOK)
+        ),
         PageSection.of_rows("undecodable", "Texts not valid in the encoding", undecodable),
         PageSection.of_rows(
-            "converted", "Converted pictures", (p for p in found.posts if p.changes)
+            "converted", "Converted pictures", (p for p in inspection.posts if p.changes)
         ),
     ]
+    picture = functools.cache(_thumbnail)  # a row may be in several sections
     template = page_templates(Path(__file__).parent).get_template("page.html.j2")
     return printable(
         template.render(
             record=summary,
             summary=format_check(summary),
             sections=[section for section in sections if section.total],
-            tag=lambda post: tag_of(found, post),
-            picture=_pictures(),
+            tag=lambda post: tag_of(inspection, post),
+            picture=lambda post: picture(post.picture) if post.picture and post.decoded else None,
             max_chars=MAX_CHARS,
         )
     )
 
 
-def _members(found: Inspection, summary: DataSummary, *kinds: str) -> list[list[InspectedPost]]:
-    """The groups of some kinds of repetition; a set of rows that repeats in several ways once."""
-    posts = {(post.split, post.guid): post for post in found.posts}
+def _members(
+    inspection: Inspection, summary: DataSummary, *kinds: str
+) -> list[list[InspectedPost]]:
+    """The groups of some kinds of repetition, equal ones once."""
+    posts = {(post.split, post.guid): post for post in inspection.posts}
     groups = [
         [posts[member.split, member.guid] for member in group]
         for repeated in summary.repeated
@@ -107,28 +109,19 @@ def _members(found: Inspection, summary: DataSummary, *kinds: str) -> list[list[
 
 
 def _group(posts: Sequence[InspectedPost]) -> Group:
-    """One row of each split and label comes first, so that they are among those shown."""
+    """A group of rows to show, with one row of each split and label first."""
     first: dict[tuple[str, int | None], InspectedPost] = {}
     for post in posts:
         first.setdefault((post.split, post.label), post)
     chosen = list(first.values())
-    varied = chosen + [post for post in posts if post not in chosen]
-    cut = f", {MOST_IN_GROUP} of them shown" if len(posts) > MOST_IN_GROUP else ""
-    return Group(f"{len(posts)} rows{cut}", varied[:MOST_IN_GROUP])
+    ordered = chosen + [post for post in posts if post not in chosen]
+    cut = f", {MAX_IN_GROUP} of them shown" if len(posts) > MAX_IN_GROUP else ""
+    return Group(f"{len(posts)} rows{cut}", ordered[:MAX_IN_GROUP])
 
 
-def _pictures() -> Callable[[InspectedPost], Thumbnail | None]:
-    """Gives the picture of a post, None where there is nothing to show; each is decoded once."""
-    made: dict[Path, Thumbnail | None] = {}
-
-    def picture(post: InspectedPost) -> Thumbnail | None:
-        if post.picture is None or not post.decoded:
-            return None
-        if post.picture not in made:
-            try:
-                made[post.picture] = thumbnail(post.picture, THUMBNAIL)
-            except (OSError, BadFileError):  # changed since it was inspected
-                made[post.picture] = None
-        return made[post.picture]
-
-    return picture
+def _thumbnail(path: Path) -> Thumbnail | None:
+    """A small picture; None if the file has changed since it was inspected."""
+    try:
+        return thumbnail(path, THUMBNAIL_SIDE)
+    except (OSError, BadFileError):
+        return None

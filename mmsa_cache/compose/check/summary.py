@@ -1,4 +1,4 @@
-"""Statistics of an inspection."""
+"""Summarises an inspection in numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXT, PLAIN_TEXT, PICTURE, LOOK = (
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """Smallest, middle, 95 % and largest value."""
+    """Minimum, median, 95 % quantile and maximum."""
 
     min: float
     median: float
@@ -39,7 +39,7 @@ class Quantiles:
 
     @classmethod
     def of(cls, values: Sequence[int]) -> Quantiles | None:
-        """None of nothing."""
+        """The quantiles of values; None without values."""
         if not values:
             return None
         return cls(*np.quantile(values, [0, 0.5, 0.95, 1], method="lower").tolist())
@@ -58,13 +58,13 @@ class SplitCounts:
 
 @dataclass(frozen=True, slots=True)
 class TokenLengths:
-    """Token lengths of the texts by the text model's own tokenizer."""
+    """Token lengths of the texts by the tokenizer of the text model."""
 
     model: str
     lengths: Quantiles | None
     max_tokens: int
     truncated: int
-    """Longer texts."""
+    """Texts with more than `max_tokens`."""
     unknown_share: float
     texts_with_unknown: int
 
@@ -79,28 +79,28 @@ class NoTokens:
 
 @dataclass(frozen=True, slots=True)
 class TextCounts:
-    """Texts of all rows."""
+    """Counts of the texts of all rows."""
 
     readable: int
     empty: int
     files: int
     valid_as: dict[str, int]
-    """Files by encoding."""
+    """Encoding → files that are valid in it."""
     with_bom: int
     undecodable_files: int
     undecodable_places: int
     undecodable: list[str]
-    """Guids."""
+    """Guids of the files that are not valid in the declared encoding."""
     characters: Quantiles | None
     cut_to_max_chars: int
     english: float | None
-    """Share of the texts that look English, of those with words."""
+    """Share of the texts with words that look English."""
     tokens: TokenLengths | NoTokens
 
 
 @dataclass(frozen=True, slots=True)
 class PictureCounts:
-    """Pictures of all rows."""
+    """Counts of the pictures of all rows."""
 
     readable: int
     formats: dict[str, int]
@@ -135,7 +135,7 @@ class Repetition:
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """Everything that ``mmsa check`` says."""
+    """The result of ``mmsa check``."""
 
     ok: bool
     data: str
@@ -151,9 +151,9 @@ class DataSummary:
     pictures: PictureCounts
     repeated: list[Repetition]
     notes: list[str]
-    """How label files were read, where that is not plain."""
+    """How label files were read, where that is not obvious."""
     page: str | None = None
-    """Path of the picture page."""
+    """Path of the HTML page."""
     seconds: float = 0.0
 
     def as_json(self) -> JsonObject:
@@ -162,37 +162,37 @@ class DataSummary:
         return values if self.page else {k: v for k, v in values.items() if k != "page"}
 
 
-def summarise(found: Inspection, settings: Settings) -> DataSummary:
-    """Counts what an inspection found."""
+def summarise(inspection: Inspection, settings: Settings) -> DataSummary:
+    """Summarises an inspection."""
     return DataSummary(
-        ok=not found.problems,
-        data=str(found.root),
-        layout=found.layout,
+        ok=not inspection.problems,
+        data=str(inspection.root),
+        layout=inspection.layout,
         encoding=settings.data.encoding,
-        problems=found.problems,
-        reasons=dict(Counter(problem.reason for problem in found.problems).most_common()),
-        bad_rows=sum(bool(post.faults) for post in found.posts),
-        splits=[_split(found, split) for split in found.labels],
-        dropped=found.dropped,
-        unlisted=found.unlisted,
-        texts=_texts(found.posts, settings),
-        pictures=_pictures([post for post in found.posts if post.decoded]),
-        repeated=_repeated(found),
-        notes=found.notes,
+        problems=inspection.problems,
+        reasons=dict(Counter(problem.reason for problem in inspection.problems).most_common()),
+        bad_rows=sum(bool(post.faults) for post in inspection.posts),
+        splits=[_split(inspection, split) for split in inspection.labels],
+        dropped=inspection.dropped,
+        unlisted=inspection.unlisted,
+        texts=_texts(inspection.posts, settings),
+        pictures=_pictures([post for post in inspection.posts if post.decoded]),
+        repeated=_repeated(inspection),
+        notes=inspection.notes,
     )
 
 
-def _split(found: Inspection, split: str) -> SplitCounts:
-    count = found.labels[split]
-    tags: list[tuple[int | None, str]] = [*enumerate(found.classes), (None, UNLABELLED)]
+def _split(inspection: Inspection, split: str) -> SplitCounts:
+    count = inspection.labels[split]
+    tags: list[tuple[int | None, str]] = [*enumerate(inspection.classes), (None, UNLABELLED)]
     labels = {tag: count[code] for code, tag in tags if count[code]}
-    bad = sum(bool(post.faults) for post in found.posts if post.split == split)
+    bad = sum(bool(post.faults) for post in inspection.posts if post.split == split)
     return SplitCounts(split, count.total(), bad, labels)
 
 
-def tag_of(found: Inspection, post: InspectedPost) -> str:
-    """A row's label as label files write it."""
-    return UNLABELLED if post.label is None else found.classes[post.label]
+def tag_of(inspection: Inspection, post: InspectedPost) -> str:
+    """The label of a row as label files write it."""
+    return UNLABELLED if post.label is None else inspection.classes[post.label]
 
 
 def _texts(posts: Sequence[InspectedPost], settings: Settings) -> TextCounts:
@@ -251,29 +251,29 @@ def _pictures(posts: Sequence[InspectedPost]) -> PictureCounts:
     )
 
 
-def _repeated(found: Inspection) -> list[Repetition]:
+def _repeated(inspection: Inspection) -> list[Repetition]:
     """Posts that repeat each other, in four ways."""
-    posts = found.posts
+    posts = inspection.posts
     pictures = [post.picture_sha256 for post in posts]
-    alike = [
+    look_alike = [
         group
         for group in near_groups([post.perceptual_hash for post in posts])
-        if len({pictures[place] for place in group}) > 1
+        if len({pictures[index] for index in group}) > 1
     ]
     kinds: dict[str, Iterable[list[int]]] = {
         TEXT: group_by_key(post.text or None for post in posts),
         PLAIN_TEXT: group_by_key(plain_text(post.text or "") or None for post in posts),
         PICTURE: group_by_key(pictures),
-        LOOK: alike,
+        LOOK: look_alike,
     }
     return [
-        _count_groups(found, what, [[posts[i] for i in group] for group in groups])
+        _count_groups(inspection, what, [[posts[i] for i in group] for group in groups])
         for what, groups in kinds.items()
     ]
 
 
 def _count_groups(
-    found: Inspection, what: str, groups: Sequence[Sequence[InspectedPost]]
+    inspection: Inspection, what: str, groups: Sequence[Sequence[InspectedPost]]
 ) -> Repetition:
     return Repetition(
         what=what,
@@ -282,17 +282,17 @@ def _count_groups(
         contradicting=sum(contradicts(group) for group in groups),
         test_rows_in_train=sum(map(leaking, groups)),
         members=[
-            [RepeatedRow(p.split, p.guid, tag_of(found, p)) for p in group] for group in groups
+            [RepeatedRow(p.split, p.guid, tag_of(inspection, p)) for p in group] for group in groups
         ],
     )
 
 
 def contradicts(group: Sequence[InspectedPost]) -> bool:
-    """Whether the labels of a group differ."""
+    """Whether the rows of a group have different labels."""
     return len({post.label for post in group if post.label is not None}) > 1
 
 
 def leaking(group: Sequence[InspectedPost]) -> int:
-    """Test rows of a group that has training rows too."""
+    """Number of test rows of a group that has other rows too."""
     tests = sum(post.split == "test" for post in group)
     return tests if tests < len(group) else 0
