@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from fuse.figures.confusion import Codes
 from fuse.figures.record import Count, Number, Record
 from fuse.figures.records import Metric
 from fuse.search.dispatch import dispatch
@@ -24,7 +25,7 @@ from mmsa_cache.names import MODALITIES, split_terms
 from mmsa_cache.store.identity import Origin
 
 from .cells import Cell, title_of
-from .training_plan import Codes, TrainingPlan
+from .training_plan import TrainingPlan
 
 
 class CellTraining(Record):

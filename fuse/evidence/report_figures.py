@@ -56,22 +56,15 @@ TRAINING: dict[str, Value] = {"norm": "none", "metric": "accuracy"}
 first position of either sequence; which pool that is depends on the encoders."""
 # The settings that the report found best for each fusion.
 BEST: dict[str, dict[str, Value]] = {
-    "concat": {"text_dim": 256, "image_dim": 128, "dropout": 0.25, "learning_rate": 1e-4},
-    "combine": {"text_dim": 256, "image_dim": 256, "dropout": 0.25, "learning_rate": 1e-4},
-    "attention": {"text_dim": 512, "image_dim": 512, "dropout": 0.2, "learning_rate": 2e-5},
-    "attention_concat": {
-        "text_dim": 128,
-        "image_dim": 128,
-        "dropout": 0.15,
-        "learning_rate": 8e-5,
-    },
-    "attention_combine": {
-        "text_dim": 128,
-        "image_dim": 128,
-        "dropout": 0.15,
-        "learning_rate": 8e-5,
-    },
-    "encoder": {"text_dim": 256, "image_dim": 256, "dropout": 0.15, "learning_rate": 5e-6},
+    fusion: dict(zip(("text_dim", "image_dim", "dropout", "learning_rate"), values, strict=True))
+    for fusion, values in {
+        "concat": (256, 128, 0.25, 1e-4),
+        "combine": (256, 256, 0.25, 1e-4),
+        "attention": (512, 512, 0.2, 2e-5),
+        "attention_concat": (128, 128, 0.15, 8e-5),
+        "attention_combine": (128, 128, 0.15, 8e-5),
+        "encoder": (256, 256, 0.15, 5e-6),
+    }.items()
 }
 # Accuracy with cross-entropy and with ACB, if the report or its logs give both.
 FIGURE_3: dict[str, tuple[float, float]] = {

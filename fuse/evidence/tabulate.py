@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.figures.confusion import class_recall, confusion, confusion_scores
+from fuse.figures.confusion import Codes, class_recall, confusion, confusion_scores
 from fuse.figures.record import Interval
 from fuse.figures.resampling import SEED, mask_absent_classes, resampled_confusions
 
 from .ablation import Outcome
 from .cells import Cell
 from .records import CellFigures, Change, Figure
-from .training_plan import Codes
 
 RESAMPLES = 2000
 """Bootstrap resamples behind every interval of a table."""

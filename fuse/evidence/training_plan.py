@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fuse.figures.confusion import Codes
 from fuse.search.messages import FoldSplit
 from fuse.training.plan import plan_parts
 from mmsa_cache.data.protocol import Protocol
-
-Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

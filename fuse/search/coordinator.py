@@ -227,7 +227,6 @@ class Coordinator:
                 seconds=reply.seconds,
                 steps=trial.steps,
             ),
-            trial.steps[max(trial.steps)],
             None if reply.pruned else HeldOut.of_units(self._pool.validation, reply.held_out),
         )
         self.progress.training_seconds += reply.seconds

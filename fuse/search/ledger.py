@@ -64,7 +64,7 @@ class Ledger:
         """Requeues this process's trials and releases its lock."""
         try:
             for number in sorted(self._running):
-                self._requeue(number)
+                self._set_state(number, TrialState.WAITING)
         finally:
             self._database.close()
 
@@ -210,40 +210,26 @@ class Ledger:
         )
         return self._storage.create_new_trial(self._id, template)
 
-    def finish(
-        self,
-        number: int,
-        result: TrialResult,
-        value: float,
-        held_out: HeldOut | None,
-    ) -> None:
-        """Ends a trial with its score, unless another process took it over.
+    def finish(self, number: int, result: TrialResult, held_out: HeldOut | None) -> None:
+        """Ends a trial with the value at its last step, unless another process took it over.
 
         Args:
             number: The trial.
             result: Of its trainings.
-            value: Score, or of a pruned trial the value at its last step.
             held_out: Its held-out probabilities; None: it was pruned.
         """
-
-        def write(trial_id: int) -> None:
-            encoded = {} if held_out is None else {"held_out": held_out.encode()}
-            self._update(trial_id, result=result, **encoded)
-            last = max(result.steps, default=0)
-            self._storage.set_trial_intermediate_value(trial_id, last, value)
-            state = TrialState.PRUNED if held_out is None else TrialState.COMPLETE
-            self._storage.set_trial_state_values(trial_id, state, [value])
-
-        self._end(number, write)
+        last = max(result.steps)
+        step = last, result.steps[last]
+        if held_out is None:
+            self._set_state(number, TrialState.PRUNED, step, result=result)
+        else:
+            self._set_state(
+                number, TrialState.COMPLETE, step, result=result, held_out=held_out.encode()
+            )
 
     def fail(self, number: int, reason: str) -> None:
         """Ends a trial without a score."""
-
-        def write(trial_id: int) -> None:
-            self._update(trial_id, failure=reason)
-            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-
-        self._end(number, write)
+        self._set_state(number, TrialState.FAIL, failure=reason)
 
     def count_death(self, number: int) -> int:
         """Counts the death of a trial's worker; returns how many have died over the trial."""
@@ -256,15 +242,21 @@ class Ledger:
 
         return self._retry(work)
 
-    def _requeue(self, number: int) -> None:
-        """Requeues one of this process's trials."""
+    def _set_state(
+        self,
+        number: int,
+        state: TrialState,
+        step: tuple[int, float] | None = None,
+        **changes: Any,
+    ) -> None:
+        """Ends or requeues a trial that this process runs.
 
-        def write(trial_id: int) -> None:
-            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-
-        self._end(number, write)
-
-    def _end(self, number: int, write: Callable[[int], None]) -> None:
+        Args:
+            number: The trial.
+            state: Its new state.
+            step: Its last step, and the value there.
+            changes: Of its record.
+        """
         trial_id = self._trial_id(number)
 
         def work() -> None:
@@ -272,8 +264,12 @@ class Ledger:
             with self._locks.exclusive(self._name):
                 trial = self._read(trial_id)
                 is_own = trial.record.owner == self._owner
-                if trial.frozen.state is TrialState.RUNNING and is_own:
-                    write(trial_id)
+                if trial.frozen.state is not TrialState.RUNNING or not is_own:
+                    return
+                self._update(trial_id, **changes)
+                if step is not None:
+                    self._storage.set_trial_intermediate_value(trial_id, *step)
+                self._storage.set_trial_state_values(trial_id, state, step and [step[1]])
 
         self._retry(work)
         self._running.discard(number)

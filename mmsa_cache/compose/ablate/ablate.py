@@ -14,7 +14,8 @@ from fuse.evidence.ablation import Ablation, Outcome, raise_failures
 from fuse.evidence.cells import Cell, cells, title_of
 from fuse.evidence.records import AblationRecord
 from fuse.evidence.tabulate import RESAMPLES, tabulate
-from fuse.evidence.training_plan import Codes, TrainingPlan
+from fuse.evidence.training_plan import TrainingPlan
+from fuse.figures.confusion import Codes
 from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import Value
 from fuse.pools import derived_names
