@@ -27,7 +27,7 @@ from mmsa_cache.files.disk import discard
 from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.native.timing import synchronize, time_call
 from mmsa_cache.store.index import Index
-from mmsa_cache.store.verified import VERIFIED
+from mmsa_cache.store.verification import VERIFIED
 
 from .setting import Setting
 from .textbook import BATCH, Textbook

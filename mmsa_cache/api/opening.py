@@ -11,7 +11,7 @@ from mmsa_cache.compose.extraction.extract import extract_splits
 from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import load_settings, setting_keys
 from mmsa_cache.config.settings import ALL, Settings
-from mmsa_cache.data.stored import split_path
+from mmsa_cache.data.stored_split import split_path
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.files.paths import check_paths
 from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, suggest_or_list, unknown_name

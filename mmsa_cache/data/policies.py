@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .row_masks import unpack_rows
-from .stored import StoredSplit
+from .stored_split import StoredSplit
 from .table import SampleTable
 
 

@@ -29,7 +29,8 @@ from mmsa_cache.files.paths import resolve_declared
 from mmsa_cache.files.untrusted import read_regular
 from mmsa_cache.store.encoder import ENCODER
 from mmsa_cache.store.index import INDEX, Index, IndexChange, ShardEntry
-from mmsa_cache.store.verified import check_bytes, verify_changed
+from mmsa_cache.store.shard_file import check_bytes
+from mmsa_cache.store.verification import verify_changed
 
 from .source import BankSource
 

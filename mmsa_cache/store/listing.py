@@ -19,7 +19,7 @@ from mmsa_cache.names import MODALITIES
 from .encoder import ENCODER, FEATURES, StoredEncoder, read_encoder
 from .index import INDEX, SHARD_FILES, Index
 from .sealed_rows import lock_path
-from .verified import VERIFIED
+from .verification import VERIFIED
 
 _DAY = 24 * 3600.0
 

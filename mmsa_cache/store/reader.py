@@ -18,7 +18,8 @@ from .index import Index, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .problems import rebuild_hint
 from .schema import Shard
-from .verified import check_bytes, verify_changed
+from .shard_file import check_bytes
+from .verification import verify_changed
 
 
 @dataclass(frozen=True)

@@ -50,21 +50,22 @@ def check_size(path: Path, size: int) -> os.stat_result:
     return status
 
 
-def check_bytes(path: Path, size: int, sha256: str) -> None:
-    """Checks the hash of a file.
+def check_bytes(folder: Path, entry: ShardEntry) -> None:
+    """Checks the hash of a shard.
 
     Raises:
         DamagedCacheError: It is not what was sealed.
     """
-    check_size(path, size)
+    path = folder / entry.file
+    check_size(path, entry.bytes)
     try:
         digest = hashing.file_sha256(path)
     except OSError as error:
         raise read_error(path, error) from error
-    if digest != sha256:
+    if digest != entry.sha256:
         raise DamagedCacheError(
             f"{path} was changed after it was sealed "
-            f"(sha256 {digest[:12]}…, sealed {sha256[:12]}…).",
+            f"(sha256 {digest[:12]}…, sealed {entry.sha256[:12]}…).",
             REPAIR,
         )
 

@@ -24,7 +24,7 @@ from .index import Index, IndexChange, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .schema import Shard
 from .sealed_rows import SealedRows
-from .verified import check_bytes
+from .shard_file import check_bytes
 
 MERGED_BYTES = 512 << 20
 """Most bytes of a merged shard."""

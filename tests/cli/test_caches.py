@@ -30,7 +30,7 @@ from mmsa_cache.compose.cache.verify import raise_damaged, verify
 from mmsa_cache.compose.session.samples import classes_of
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.splits import copies_per_class
-from mmsa_cache.data.stored import read_split, split_path
+from mmsa_cache.data.stored_split import read_split, split_path
 from mmsa_cache.errors import DamagedCacheError, DataError, DeviceError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
@@ -489,7 +489,7 @@ def test_a_split_that_no_memory_is_left_for_is_not_called_damaged(
 ) -> None:
     make_store(tmp_path / "cache", keys_of(table()))
     with (
-        mock.patch(f"mmsa_cache.data.stored.{place}", side_effect=error),
+        mock.patch(f"mmsa_cache.data.stored_split.{place}", side_effect=error),
         pytest.raises(DeviceError, match=re.escape(str(error.args[-1]))),
     ):
         verify(settings_of(tmp_path / "cache"))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.stored import read_split, split_path
+from mmsa_cache.data.stored_split import read_split, split_path
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
 from mmsa_cache.features.rows import sample_rows

@@ -14,7 +14,7 @@ from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.pairs import ABSENT, Sample
 from mmsa_cache.data.scan import scan_split
-from mmsa_cache.data.stored import read_split, split_path, write_split
+from mmsa_cache.data.stored_split import read_split, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from tests.support.data_folders import mmsa

@@ -19,7 +19,7 @@ from mmsa_cache.compose.hub.host import RemoteFile, RemoteStore, is_of_store, lo
 from mmsa_cache.compose.hub.hub_host import parse_repository
 from mmsa_cache.compose.hub.hub_repository import hub_errors
 from mmsa_cache.compose.hub.private import foreign_paths, shared_encoder
-from mmsa_cache.data.stored import read_split, split_path, write_split
+from mmsa_cache.data.stored_split import read_split, split_path, write_split
 from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
 from mmsa_cache.files.disk import Disk
 from mmsa_cache.files.hashing import file_sha256

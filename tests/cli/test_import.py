@@ -22,7 +22,7 @@ from mmsa_cache.compose.imports.features import import_features
 from mmsa_cache.compose.imports.files import ImportRequest
 from mmsa_cache.compose.imports.matching import guids_by_order, match_rows
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.stored import read_split, split_path
+from mmsa_cache.data.stored_split import read_split, split_path
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.store.keys import content_keys

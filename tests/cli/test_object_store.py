@@ -17,7 +17,7 @@ from extract.crew.protocol import EncoderLoader, PieceReply, Sealer
 from extract.crew.worker import CrewWorker
 from mmsa_cache.compose.extraction.crew import EngineRequest
 from mmsa_cache.compose.hub.host import local_files
-from mmsa_cache.data.stored import read_split, split_path
+from mmsa_cache.data.stored_split import read_split, split_path
 from mmsa_cache.files.objects import ObjectFolder
 from mmsa_cache.store.encoder import read_encoder
 from mmsa_cache.store.listing import list_features

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmsa_cache.data import parquet, stored
+from mmsa_cache.data import plain_parquet, stored_split
 from mmsa_cache.data.files import text_key
 from mmsa_cache.data.pairs import Sample, read_sample_picture, sample_text
-from mmsa_cache.data.stored import StoredSplit, read_split, split_path, write_split
+from mmsa_cache.data.stored_split import StoredSplit, read_split, split_path, write_split
 from mmsa_cache.data.table import COLUMNS, SampleTable
 from mmsa_cache.errors import (
     CacheNotFoundError,
@@ -155,17 +155,19 @@ def test_a_pipe_or_a_folder_is_refused(tmp_path: Path) -> None:
 
 def statement(path: Path) -> bytes:
     """What a file says beside its rows."""
-    return parquet.metadata_of(parquet.read_footer(memoryview(path.read_bytes())))[b"mmsa"]
+    return plain_parquet.metadata_of(plain_parquet.read_footer(memoryview(path.read_bytes())))[
+        b"mmsa"
+    ]
 
 
 def restated(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Writes a file again whose statement beside the rows is another one."""
     whole = json.loads(
-        parquet.metadata_of(parquet.read_footer(memoryview(path.read_bytes())))[b"mmsa"]
+        plain_parquet.metadata_of(plain_parquet.read_footer(memoryview(path.read_bytes())))[b"mmsa"]
     )
     change(whole)
     table = read_split(path)[1].table
-    path.write_bytes(parquet.write_table(table, {b"mmsa": json.dumps(whole).encode()}))
+    path.write_bytes(plain_parquet.write_table(table, {b"mmsa": json.dumps(whole).encode()}))
 
 
 @pytest.mark.parametrize("schema", [1, 3])
@@ -209,7 +211,7 @@ def test_a_statement_that_does_not_fit(
 def test_a_statement_nested_deeply_is_refused(tmp_path: Path, depth: int) -> None:
     path = write(tmp_path)
     nested = statement(path).replace(b'"../posts"', b"[" * depth + b"]" * depth)
-    path.write_bytes(parquet.write_table(posts().table, {b"mmsa": nested}))
+    path.write_bytes(plain_parquet.write_table(posts().table, {b"mmsa": nested}))
     with pytest.raises(DamagedCacheError) as caught:
         read_split(path)
     assert str(path) in caught.value.message
@@ -252,7 +254,7 @@ def test_values_that_no_split_has(
     samples = SampleTable(replaced(table, name, values))
     with pytest.raises(DataError, match=match):
         write(tmp_path, samples)
-    monkeypatch.setattr(stored, "_check_values", lambda *_: None)  # of who writes anything
+    monkeypatch.setattr(stored_split, "_check_values", lambda *_: None)  # of who writes anything
     path = write(tmp_path, samples)
     monkeypatch.undo()
     refused(path, match)
@@ -337,9 +339,11 @@ def test_a_dictionary_that_the_footer_hides_is_not_decoded(
 
 def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
-    footer = parquet.read_footer(memoryview(path.read_bytes()))
+    footer = plain_parquet.read_footer(memoryview(path.read_bytes()))
     with pytest.raises(ValueError, match=r"it cannot hold 1099511627776 rows in \d+ bytes"):
-        parquet.check_plain(memoryview(path.read_bytes()), {**footer, 3: 1 << 40}, COLUMNS, 64)
+        plain_parquet.check_plain(
+            memoryview(path.read_bytes()), {**footer, 3: 1 << 40}, COLUMNS, 64
+        )
 
 
 def footer_of(description: bytes) -> bytes:

@@ -19,8 +19,7 @@ from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.objects import ObjectWriter, object_name
-from mmsa_cache.store.shard_file import map_shard
-from mmsa_cache.store.verified import check_bytes
+from mmsa_cache.store.shard_file import check_bytes, map_shard
 from tests.support.crew import plan_of
 from tests.support.shards import ENCODER
 

@@ -12,7 +12,7 @@ import pytest
 from fuse import bench
 from mmsa_cache.compose.bench.gpu.sizes import REHEARSAL
 from mmsa_cache.compose.bench.gpu.stores import BenchStore, generate
-from mmsa_cache.store import verified
+from mmsa_cache.store import verification
 from mmsa_cache.store.index import ShardEntry
 
 NAMES = ("positive", "neutral", "negative")
@@ -29,13 +29,13 @@ def test_the_first_opening_hashes_everything_and_the_second_nothing(
     store: BenchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: Counter[str] = Counter()
-    check = verified.check_bytes
+    check = verification.check_bytes
 
     def counted(folder: Path, entry: ShardEntry) -> None:
         hashed[entry.name] += 1
         check(folder, entry)
 
-    monkeypatch.setattr(verified, "check_bytes", counted)
+    monkeypatch.setattr(verification, "check_bytes", counted)
     found = bench.bench_reading(store.source(), rounds=2)
     files = [path for folder in store.folders for path in folder.glob("*.h5")]
     assert hashed == {path.stem: 2 for path in files}

@@ -29,7 +29,7 @@ from mmsa_cache.runs.json_lines import JsonLines, log_run
 from mmsa_cache.runs.trackers import TRACKERS, TrackedRun
 from mmsa_cache.store.index import INDEX
 from mmsa_cache.store.listing import list_features, remove_features
-from mmsa_cache.store.older import older_caches, remove_older
+from mmsa_cache.store.older_schema import older_caches, remove_older
 from mmsa_cache.store.reader import open_features
 from tests.support.shards import ENCODER, write
 from tests.support.small_work import QUICK, call, make_work

@@ -18,7 +18,7 @@ from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.data.stored import read_split, split_path
+from mmsa_cache.data.stored_split import read_split, split_path
 from mmsa_cache.errors import LinkError, ModelError, SettingsError
 from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.runs.folder import RunFolder

@@ -17,7 +17,7 @@ from mmsa_cache.compose.session.encoders import resolve_encoder, resolve_local_e
 from mmsa_cache.compose.session.path_policy import PathPolicy
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.stored import StoredSplit, split_path, write_split
+from mmsa_cache.data.stored_split import StoredSplit, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.store.encoder import StoredEncoder

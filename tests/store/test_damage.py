@@ -19,7 +19,7 @@ from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.index import INDEX, MAX_SHARD_BYTES, Index, IndexChange, ShardEntry
 from mmsa_cache.store.reader import open_features, verify_features
-from mmsa_cache.store.verified import VERIFIED
+from mmsa_cache.store.verification import VERIFIED
 from tests.support.faulty import forked
 from tests.support.shards import (
     ENCODER,

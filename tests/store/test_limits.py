@@ -16,10 +16,10 @@ import torch
 
 from mmsa_cache.errors import CacheError, CacheNotFoundError, DeviceError, DiskError
 from mmsa_cache.files.disk import write_atomically
-from mmsa_cache.store import verified
+from mmsa_cache.store import verification
 from mmsa_cache.store.index import SHARD_FILES
 from mmsa_cache.store.reader import open_features, verify_features
-from mmsa_cache.store.verified import VERIFIED
+from mmsa_cache.store.verification import VERIFIED
 from tests.support.faulty import forked
 from tests.support.shards import (
     ENCODER,
@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_opened_now_is_not_damaged(
             scarce.paused = False
 
         with monkeypatch.context() as patch:
-            patch.setattr(verified, "write_atomically", note)
+            patch.setattr(verification, "write_atomically", note)
             patch.setattr(os, "open", scarce(os.open))
             patch.setattr(io, "open", scarce(io.open))
             USES[use](tmp_path)

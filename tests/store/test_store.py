@@ -21,16 +21,16 @@ from mmsa_cache.features.rows import SampleRows
 from mmsa_cache.files import hashing
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store import index as index_module
-from mmsa_cache.store import shard_file, verified
+from mmsa_cache.store import shard_file, verification
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.index import INDEX, Index, IndexChange, ShardEntry
 from mmsa_cache.store.keys import KEY_BYTES, as_keys, content_keys, variant_key
-from mmsa_cache.store.older import older_caches, refuse_older, remove_older
+from mmsa_cache.store.older_schema import older_caches, refuse_older, remove_older
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.store.sealer import FolderSealer
 from mmsa_cache.store.shard_bytes import encode
-from mmsa_cache.store.verified import VERIFIED
+from mmsa_cache.store.verification import VERIFIED
 from tests.support.sealed import sealed
 from tests.support.shards import (
     ENCODER,
@@ -228,17 +228,17 @@ def test_what_was_not_touched_is_hashed_once(
 
     monkeypatch.setattr(hashing, "file_sha256", counting)
     with monkeypatch.context() as patch:
-        patch.setattr(verified, "CLOCK_TICK", 60)
+        patch.setattr(verification, "CLOCK_TICK", 60)
         for opened in (1, 2):  # what was just written may change again within one tick
             open_features(folder)
             assert len(hashed) == 3 * opened
-    time.sleep(2 * verified.CLOCK_TICK)
+    time.sleep(2 * verification.CLOCK_TICK)
     hashed.clear()
     for _ in range(2):
         open_features(folder)
         assert len(hashed) == 3
     (folder / names[1]).touch()
-    time.sleep(2 * verified.CLOCK_TICK)
+    time.sleep(2 * verification.CLOCK_TICK)
     open_features(folder)
     assert hashed[3:] == [names[1]]
     (folder / VERIFIED).write_bytes(b"[nonsense")
@@ -246,7 +246,7 @@ def test_what_was_not_touched_is_hashed_once(
     assert len(hashed) == 7
     verify_features(folder)
     assert len(hashed) == 10, "verify hashes everything"
-    monkeypatch.setattr(verified, "_THREADED_BYTES", 0)
+    monkeypatch.setattr(verification, "_THREADED_BYTES", 0)
     (folder / VERIFIED).unlink()
     open_features(folder)
     assert sorted(hashed[10:]) == sorted(names), "side by side"
@@ -256,15 +256,17 @@ def test_times_are_noted_where_that_is_possible_and_read_from_no_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, hashed = write(tmp_path), []
-    monkeypatch.setattr(verified, "check_bytes", lambda folder, entry: hashed.append(entry.name))
-    time.sleep(2 * verified.CLOCK_TICK)
+    monkeypatch.setattr(
+        verification, "check_bytes", lambda folder, entry: hashed.append(entry.name)
+    )
+    time.sleep(2 * verification.CLOCK_TICK)
 
     def refused(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(verified, "write_atomically", refused)
+            patch.setattr(verification, "write_atomically", refused)
             open_features(folder)
     assert len(hashed) == 6, "noted nowhere: hashed each time"
     open_features(folder)
@@ -319,7 +321,7 @@ def test_an_untouched_store_is_not_read_through(
     writer = writer_of(tmp_path)
     with writer.claim(lambda: None):
         writer.publish(shard)
-    time.sleep(2 * verified.CLOCK_TICK)
+    time.sleep(2 * verification.CLOCK_TICK)
     open_features(writer.folder)
 
     def read_bytes() -> int:

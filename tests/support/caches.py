@@ -12,7 +12,7 @@ from mmsa_cache.compose.cache.caches import CacheInfo, existing_caches
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.stored import StoredSplit, split_path, write_split
+from mmsa_cache.data.stored_split import StoredSplit, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.features.rows import sample_rows
 from mmsa_cache.store.keys import Keys

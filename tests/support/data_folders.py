@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
-from mmsa_cache.data.stored import read_split, split_path
+from mmsa_cache.data.stored_split import read_split, split_path
 from mmsa_cache.store.encoder import FEATURES
 from mmsa_cache.store.index import INDEX
 from mmsa_cache.store.keys import content_keys

@@ -16,7 +16,7 @@ from mmsa_cache.store.index import INDEX, IndexChange, ShardEntry
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.verified import VERIFIED
+from mmsa_cache.store.verification import VERIFIED
 from mmsa_cache.store.writer import FeatureWriter
 
 FIELDS = {"modality": "text", "encoder": "tiny", "size": 8}

@@ -18,7 +18,7 @@ from mmsa_cache.store.listing import (
     StoredFeatures,
     list_features,
 )
-from mmsa_cache.store.older import refuse_older
+from mmsa_cache.store.older_schema import refuse_older
 
 from ..session.store import Store, needed_rows
 

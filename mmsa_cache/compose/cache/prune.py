@@ -22,7 +22,7 @@ from mmsa_cache.store.listing import (
     list_features,
     remove_features,
 )
-from mmsa_cache.store.older import older_caches, remove_older
+from mmsa_cache.store.older_schema import older_caches, remove_older
 from mmsa_cache.store.writer import FeatureWriter
 
 from ..session.session import Session

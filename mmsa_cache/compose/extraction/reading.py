@@ -22,7 +22,7 @@ from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.row_masks import pack_rows
 from mmsa_cache.data.split_summary import SplitSummary
 from mmsa_cache.data.splits import copies_per_class
-from mmsa_cache.data.stored import StoredSplit, split_path, write_split
+from mmsa_cache.data.stored_split import StoredSplit, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.names import MODALITIES, SPLITS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmsa_cache.data.stored import split_path, write_split
+from mmsa_cache.data.stored_split import split_path, write_split
 from mmsa_cache.files.objects import ObjectFolder
 from mmsa_cache.files.temporary import temporary_folder
 from mmsa_cache.store.encoder import StoredEncoder

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.filesize import decimal
 
-from mmsa_cache.data.stored import StoredSplit
+from mmsa_cache.data.stored_split import StoredSplit
 from mmsa_cache.data.table import UNKNOWN_LABEL, SampleTable
 from mmsa_cache.store.encoder import StoredEncoder
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from pydantic import JsonValue
 
-from mmsa_cache.data.stored import StoredSplit
+from mmsa_cache.data.stored_split import StoredSplit
 from mmsa_cache.store.encoder import StoredEncoder
 
 _MODEL_NAME = re.compile(r"(?:[\w-]+:)?[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)?")

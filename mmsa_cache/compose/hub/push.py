@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.stored import split_path, write_split
+from mmsa_cache.data.stored_split import split_path, write_split
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.files.abandoned import is_abandoned, process_mark
 from mmsa_cache.files.disk import DISK, link_or_copy, make_folders, remove_tree, write_new

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsa_cache.data.stored import read_split
+from mmsa_cache.data.stored_split import read_split
 from mmsa_cache.errors import DamagedCacheError, DiskError, MmsaError
 from mmsa_cache.files.disk import DISK
 from mmsa_cache.files.hashing import file_sha256

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache.console import say
 from mmsa_cache.data.policies import augmentations
-from mmsa_cache.data.stored import StoredSplit, read_split, split_path
+from mmsa_cache.data.stored_split import StoredSplit, read_split, split_path
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.features.computed_pools import COMPUTED
@@ -21,7 +21,7 @@ from mmsa_cache.notebook import as_html
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.listing import StoredFeatures, list_features
-from mmsa_cache.store.older import refuse_older
+from mmsa_cache.store.older_schema import refuse_older
 from mmsa_cache.store.reader import Features, open_features
 from mmsa_cache.store.schema import Shard
 

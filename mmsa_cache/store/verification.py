@@ -14,8 +14,8 @@ from mmsa_cache.files.disk import CLOCK_TICK, write_atomically
 from mmsa_cache.files.untrusted import parse_json, read_regular
 from mmsa_cache.native.cores import usable_cores
 
-from . import shard_file
 from .index import MAX_INDEX_BYTES, ShardEntry
+from .shard_file import check_bytes, check_size
 
 VERIFIED = ".verified.json"
 _THREADED_BYTES = 32 << 20
@@ -74,15 +74,6 @@ def check_shards(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntr
             check(entry)
 
 
-def check_bytes(folder: Path, entry: ShardEntry) -> None:
-    """Re-hashes a shard.
-
-    Raises:
-        DamagedCacheError: It is not what was sealed.
-    """
-    shard_file.check_bytes(folder / entry.file, entry.bytes, entry.sha256)
-
-
 def _times(folder: Path, entry: ShardEntry) -> tuple[int, int, int]:
-    status = shard_file.check_size(folder / entry.file, entry.bytes)
+    status = check_size(folder / entry.file, entry.bytes)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns

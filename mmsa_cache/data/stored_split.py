@@ -1,7 +1,7 @@
 """The file of a split in the store: its rows, and the settings of its extraction.
 
 ``CACHE/data/SPLIT.parquet`` is a Parquet table that any library reads. Here it is not trusted: its
-layout (see `parquet`), its values and their hash are checked.
+layout (see `plain_parquet`), its values and their hash are checked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mmsa_cache.names import SPLITS, check_name
 from mmsa_cache.validation import Table, validate
 
 from .layouts.listing import NOT_PLAIN
-from .parquet import check_plain, metadata_of, read_footer, write_table
+from .plain_parquet import check_plain, metadata_of, read_footer, write_table
 from .row_masks import unpack_rows
 from .table import COLUMNS, SampleTable, byte_array
 
