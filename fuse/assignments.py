@@ -1,4 +1,4 @@
-"""Values of a setting as they are typed."""
+"""Values of a setting typed as ``key=value``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mmsa_cache.validation import describe_error
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Value]:
-    """``["fusion=concat", "text_dim=128"]`` → values of the fields' types.
+    """Parses ``["fusion=concat", "text_dim=128"]`` to values of the fields' types.
 
     Raises:
-        SettingsError: Names every assignment that is not of a field, or whose value does not fit.
+        SettingsError: Names each assignment to an unknown field, or with a value that does not fit.
     """
     values: dict[str, Value] = {}
     problems = []

@@ -1,6 +1,6 @@
-"""How fast stage two is, against textbook ways, side by side in one run.
+"""Speed of stage two compared with textbook code in one run.
 
-Machines are shared and noisy, so the ways take turns and ratios are medians over rounds.
+Machines are shared and noisy, so both take turns, and ratios are medians over rounds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .textbook import BATCH, Textbook
 
 
 class EpochFigures(TypedDict):
-    """Seconds an epoch, and their ratio round by round; medians but for the rounds."""
+    """Seconds an epoch, and their ratio; medians over rounds."""
 
     epoch_seconds: float
     textbook_epoch_seconds: float
@@ -49,9 +49,9 @@ class ReadingFigures(TypedDict):
     cache_bytes: int
     read_seconds: float
     first_open_seconds: float
-    """Of the first opening after an extraction, which hashes every byte."""
+    """The first opening after an extraction, which hashes every byte."""
     open_seconds: float
-    """Of all later ones."""
+    """Later openings."""
     per_sample_h5py_seconds: float
     ratio_read: float
     ratio_read_first: float
@@ -71,7 +71,7 @@ class StepFigures(TypedDict):
 
     step_seconds: float
     captured: bool
-    """Whether these steps were a graph."""
+    """Whether these steps were launched as a graph."""
     plain_step_seconds: float
 
 
@@ -81,7 +81,7 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> EpochF
     Args:
         bank: All training rows and variants.
         names: Class names.
-        rounds: Epochs that each way takes, after one that sets things up.
+        rounds: Epochs of each, after one for set-up.
     """
     setting = Setting(epochs=rounds + 1, batch_size=BATCH, keep="last", schedule="constant")
     everything = np.arange(len(bank))
@@ -94,9 +94,7 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> EpochF
         nonlocal last
         ours.append(time.perf_counter() - last)
         started = time.perf_counter()
-        with matmul_precision(
-            Setting(precision="float32")
-        ):  # what torch does unless told otherwise
+        with matmul_precision(Setting(precision="float32")):  # PyTorch's default
             textbook.epoch()
         synchronize(bank.labels.device)
         last = time.perf_counter()
@@ -115,11 +113,11 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> EpochF
 
 
 def bench_reading(source: BankSource, rounds: int) -> ReadingFigures:
-    """Opening features, against reading their bytes and against a loop of single HDF5 reads.
+    """Opening features, compared with reading their bytes and with a loop of single HDF5 reads.
 
     Args:
-        source: What is opened, of one encoder a modality.
-        rounds: Turns that each way takes.
+        source: The features, of one encoder a modality.
+        rounds: Number of turns.
     """
     folders = list(source.folders.values())
     files = [f / entry.file for f in folders for entry in Index.read(f).entries.values()]
@@ -173,15 +171,15 @@ def _read_row_by_row(path: Path) -> None:
 
 
 def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> FoldFigures:
-    """Five members on five folds together, against one of them."""
+    """Five members on five folds together, compared with one of them."""
     setting = Setting(epochs=2, batch_size=BATCH, keep="last", schedule="constant")
-    every = np.arange(len(bank))
-    tasks = [Task(every[every % 5 != fold], every[every % 5 == fold], fold) for fold in range(5)]
+    rows = np.arange(len(bank))
+    tasks = [Task(rows[rows % 5 != fold], rows[rows % 5 == fold], fold) for fold in range(5)]
 
-    def seconds(part: Sequence[Task]) -> float:
-        return time_call(lambda: fit_group(setting, bank, part, names=names), bank.labels.device)
+    def seconds(tasks: Sequence[Task]) -> float:
+        return time_call(lambda: fit_group(setting, bank, tasks, names=names), bank.labels.device)
 
-    seconds(tasks[:1])  # sets kernels up
+    seconds(tasks[:1])  # sets up kernels
     one, five = [], []
     for _ in range(rounds):
         one.append(seconds(tasks[:1]))
@@ -194,11 +192,11 @@ def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> FoldFig
 
 
 def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> StepFigures:
-    """A training step of several members together, as it is launched and kernel by kernel."""
+    """A training step of several members together, with and without a graph."""
     setting = Setting(epochs=4, batch_size=BATCH, keep="last", schedule="constant")
-    every, device = np.arange(len(bank)), bank.labels.device
+    rows, device = np.arange(len(bank)), bank.labels.device
     runners = [
-        Runner(setting, bank, Task(every, every[:BATCH], seed), names, True, seed, Checkpoint())
+        Runner(setting, bank, Task(rows, rows[:BATCH], seed), names, True, seed, Checkpoint())
         for seed in range(members)
     ]
     stack = Stack(runners)
@@ -207,7 +205,7 @@ def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> StepFi
         return time_call(lambda: stack.epoch(number), device) / runners[0].steps
 
     with matmul_precision(setting):
-        seconds(0)  # sets kernels up, and captures
+        seconds(0)  # sets up kernels, and captures
         launched, captured = min(seconds(1), seconds(2)), stack.repeated.captures
         stack.repeated.captures = False
         return {
@@ -220,13 +218,13 @@ def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> StepFi
 def bench_encoders_in_loop(
     encode: Callable[[Sequence[int]], Any], bank: FeatureBank, names: Sequence[str], batches: int
 ) -> float:
-    """Seconds a batch of the report's way: the frozen encoders run inside the training loop.
+    """Seconds a batch if the frozen encoders run inside the training loop, as in the report.
 
     Args:
-        encode: Reads and encodes samples, given by index.
+        encode: Reads and encodes samples, given their indices.
         bank: The same samples, for the training step.
         names: Class names.
-        batches: Batches to measure on, after one that sets things up.
+        batches: Number of measured batches, after one for set-up.
     """
     rows = np.arange((batches + 1) * BATCH) % len(bank)
     setting = Setting(epochs=1, batch_size=BATCH, keep="last", schedule="constant")

@@ -1,4 +1,4 @@
-"""What the fields of a setting take."""
+"""Types of the fields of a setting."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ Fusion = Annotated[str, _one_of(*FUSIONS, KERNEL)]
 LossName = Annotated[str, _one_of(*LOSSES)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
-"""Of a layer."""
+"""Size of a layer."""
 Sizes = Annotated[str, AfterValidator(_sizes)]
-"""Of layers one after the other; empty: of none."""
+"""Sizes of successive layers; empty: no layer."""
 Few = Annotated[int, Field(ge=1, le=1_000)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -1,4 +1,4 @@
-"""The pools that a setting names, for a store."""
+"""The pools that a setting names, resolved for a store."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mmsa_cache.features.source import DerivedName
 from mmsa_cache.names import DEFAULT_ENCODER, resolve_pools, split_terms
 
 Known = Callable[[str, str], Sequence[str]]
-"""The pools of an encoder in a store, by modality and name; none where there is no such encoder."""
+"""Gives the pools of an encoder in a store, by modality and name; empty if it is unknown."""
 POOLS = {"text_pool": "text", "image_pool": "image"}
 """Modality by the field of a setting that names its pools."""
 
 
 def resolve_value(key: str, value: Value, known: Known, own: str = DEFAULT_ENCODER) -> Value:
-    """A value of a setting's field for a store; only those of pools change.
+    """Resolves a value of a setting's field for a store; only values of pools change.
 
-    A pool ``ENCODER.POOL?`` becomes ``ENCODER.POOL`` where the store has it, and is left out where
-    it has not; see `mmsa_cache.names.resolve_pools`.
+    A pool ``ENCODER.POOL?`` becomes ``ENCODER.POOL`` if the store has it, and is left out if not;
+    see `mmsa_cache.names.resolve_pools`.
 
     Args:
         key: The field.
         value: Its value.
         known: The store's pools.
-        own: The encoder whose pools are named alone.
+        own: The encoder whose pools are named without it.
 
     Raises:
         SettingsError: No pool is left.

@@ -1,4 +1,4 @@
-"""One point of the search space, flat: everything that makes a model but the data."""
+"""Settings: flat points of the search space, which say all of a model but the data."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from mmsa_cache.validation import describe_error
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Everything that makes a model but the data.
+    """Everything that determines a model but the data.
 
-    Losses, sizes, dropout, optimiser and schedule default to what the report has for `concat`.
-    Unlike the report, inputs are standardised, the mean of the tokens is read in place of the first
-    one, and training stops on macro-F1; `fuse.evidence.report_figures` has its way. `complete`
-    derives values that follow from others.
+    The defaults of losses, sizes, dropout, optimiser and schedule are those of the report's
+    `concat`. Unlike the report, inputs are standardised, the mean of the tokens is used instead of
+    the first one, and training stops on macro-F1; for its way see `fuse.evidence.report_figures`.
+    `complete` derives values that follow from others.
 
     Raises:
-        SettingsError: Names every value that is not of its field's type or out of its range.
+        SettingsError: Names each value that has another type than its field or is out of range.
     """
 
     fusion: Fusion = "concat"
@@ -55,12 +55,12 @@ class Setting:
     level: Level = "pooled"
     """``pooled``: one vector a modality, as in the report; ``tokens``: sequences."""
     text_encoder: str = DEFAULT_ENCODER
-    """Whose cached text features are read: a name of ``[encoders]``, or ``default``."""
+    """Encoder of the text features: a name of ``[encoders]``, or ``default``."""
     image_encoder: str = DEFAULT_ENCODER
     """The same of the image."""
     text_pool: Pools = "mean"
-    """Cached vectors of the text that are read at the pooled level or beside, joined by ``+``:
-    there concatenated, here with a projection each. ``ENCODER.POOL``: one of another encoder."""
+    """Cached vectors of the text, joined by ``+``. At the pooled level they are concatenated; those
+    beside the fused vector have a projection each. ``ENCODER.POOL`` is of another encoder."""
     image_pool: Pools = "mean"
     """The same of the image."""
     pooling: Pooling = "mean"
@@ -96,21 +96,21 @@ class Setting:
     rank: Few = 4
     """Rank of the ``lowrank`` fusion."""
     kernel: Kernel = "rbf"
-    """Of the ``kernel`` model: ``rbf``, or ``linear``, which is logistic regression."""
+    """Kernel of the ``kernel`` model: ``rbf``, or ``linear``, which is logistic regression."""
     bandwidth: Annotated[float, Field(gt=0)] = 0.5
-    """Of ``rbf``: factor of the mean squared distance in the exponent."""
+    """``rbf``: factor of the mean squared distance in the exponent."""
     image_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of each of the image's vectors in the ``kernel`` model; the text's have 1."""
     other_weight: Annotated[float, Field(gt=0)] = 1.0
-    """The same of vectors ``ENCODER.POOL``, in addition."""
+    """Additional factor of the weight of vectors ``ENCODER.POOL``."""
     landmarks: Positive = 4000
-    """Training rows that an ``rbf`` compares a row with, drawn where there are more."""
+    """``rbf``: number of training rows that a row is compared with, drawn if there are more."""
     head: Sizes = "1024-256"
     """Hidden sizes of the classifier; empty: a linear one."""
     beside: bool = False
-    """Whether the cached pooled vectors go to the classifier too, beside the fused one."""
+    """Whether the cached pooled vectors also go to the classifier, beside the fused vector."""
     grid: Annotated[int, Field(ge=0, le=64)] = 0
-    """Cells along each side that patches are averaged to; 0: all patches."""
+    """Patches are averaged to a grid with so many cells a side; 0: all patches are used."""
     loss: LossName = "acb"
     """A name of `losses.LOSSES`."""
     alpha: NotNegative = 0.25
@@ -118,7 +118,7 @@ class Setting:
     beta: NotNegative = 0.75
     """ACB: weight of the margin part; see `complete`."""
     statistics: Statistics = "running"
-    """ACB: over which samples the difficulty of a class is taken."""
+    """ACB: samples that the difficulty of a class is averaged over."""
     margin: Margin = "batch"
     """ACB: ``batch`` or ``sample``."""
     gamma: NotNegative = 2.0
@@ -132,17 +132,17 @@ class Setting:
     variants: bool = True
     """Whether augmented copies of training rows take part."""
     copies: Literal["all", "one"] = "all"
-    """``all``: every copy is a row, as in the report; ``one``: a post counts once, by one of its
-    rows, drawn anew in every epoch, or by all with the weight 1 / (1 + copies) in ``lbfgs``."""
+    """``all``: each copy is a row, as in the report; ``one``: a post counts once. Each epoch then
+    draws one of its rows; ``lbfgs`` uses all with the weight 1 / (1 + copies)."""
     pairing: Literal["same", "free"] = "same"
-    """``same``: text variant i with image variant i; ``free``: drawn apart in every epoch."""
+    """``same``: text variant i with image variant i; ``free``: drawn anew in each epoch."""
     optimiser: Literal["adam", "adamw", "lbfgs"] = "adam"
-    """``adam``, ``adamw``, or ``lbfgs``: all rows at once to the optimum, without dropout or seed,
-    of the ``kernel`` model with ``ce`` or ``weighted_ce``."""
+    """``adam``, ``adamw`` or ``lbfgs``: all rows at once, to the optimum, without dropout or seed,
+    for the ``kernel`` model with ``ce`` or ``weighted_ce``."""
     ridge: Annotated[float, Field(gt=0)] = 1.0
-    """``lbfgs``: the mean loss has ridge / (2·posts) · |W|² added, see `fuse.training.solver`."""
+    """``lbfgs``: ridge / (2·posts) · |W|² is added to the loss, see `fuse.training.solver`."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Highest one of the schedule."""
+    """The highest of the schedule."""
     weight_decay: NotNegative = 1e-4
     """L2 in ``adam``, decoupled in ``adamw``."""
     schedule: Literal["plateau", "onecycle", "cosine", "constant"] = "plateau"
@@ -152,25 +152,25 @@ class Setting:
     clip: NotNegative = 0.0
     """Largest Euclidean norm of a step's gradient; 0: not clipped."""
     ema: BelowOne = 0.0
-    """Decay a step of the averaged weights that are scored and kept; 0: the weights themselves."""
+    """Decay of the average of weights that is scored and kept; 0: no average."""
     precision: Literal["fast", "float32"] = "fast"
-    """``fast``: matrix products may round their factors, to TF32 on a GPU (in training at the level
-    ``tokens`` to bf16, before the classifier) and, at the pooled level, to bf16 on a CPU with units
-    for it; sums stay in float32, as all of ``kernel`` does."""
+    """``fast``: matrix products may round their factors: on a GPU to TF32 (in training at the level
+    ``tokens`` to bf16, before the classifier), on a CPU with bf16 units and at the pooled level to
+    bf16. Sums, and all of ``kernel``, stay in float32."""
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     """Rows of a step; batch normalisation needs two."""
     epochs: Positive = 30
     patience: Positive = 3
-    """Epochs without a better value after which training ends (``keep = "best"``)."""
+    """Epochs without improvement after which training ends (``keep = "best"``)."""
     offsets: Literal["fitted", "prior", "none"] = "fitted"
-    """Of the classes' log-probabilities in decisions for macro-F1: ``fitted`` on held-out rows,
-    ``prior`` (minus ``prior`` times the log shares of the training rows) or ``none``."""
+    """Offsets of the classes' log-probabilities in decisions for macro-F1: ``fitted`` on held-out
+    rows, ``prior`` (minus ``prior`` times the log shares of the training rows) or ``none``."""
     prior: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Weight of the log shares in ``offsets = "prior"``."""
     metric: Metric = "macro_f1"
-    """Of the validation rows; decides which epoch is the best, and steps ``plateau``."""
+    """Metric of the validation rows that says which epoch is best, and that ``plateau`` follows."""
     keep: Literal["best", "last"] = "best"
-    """``best`` or ``last`` epoch's weights."""
+    """Weights of the ``best`` or of the ``last`` epoch."""
 
     def __post_init__(self) -> None:
         problems = _problems({key: getattr(self, key) for key in FIELDS})
@@ -185,7 +185,7 @@ class Setting:
 
     @property
     def encoders(self) -> EncoderPair:
-        """Names of the text and of the image encoders that it reads."""
+        """Names of its text encoders and image encoders."""
         return (
             encoders_of(self.text_encoder, self.text_pool),
             encoders_of(self.image_encoder, self.image_pool),
@@ -208,9 +208,9 @@ class Setting:
 
     @property
     def has_modality_embeddings(self) -> bool:
-        """Whether an ``encoder`` fusion has them; at the level ``tokens`` by default."""
-        chosen = self.modality_embeddings
-        return self.level == "tokens" if chosen is None else chosen
+        """Whether an ``encoder`` fusion has modality embeddings; by default at ``tokens``."""
+        own = self.modality_embeddings
+        return self.level == "tokens" if own is None else own
 
     def head_dims(self) -> tuple[int, ...]:
         """Hidden sizes of the classifier."""
@@ -218,12 +218,12 @@ class Setting:
 
 
 _SOLVABLE = {"fusion": (KERNEL,), "loss": ("ce", "weighted_ce")}
-"""What ``lbfgs`` can train: features that are fixed, losses that are convex."""
+"""Values with which ``lbfgs`` can train: fixed features and convex losses."""
 FIELDS: dict[str, TypeAdapter[Value]] = {
     key: TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
     for key, hint in get_type_hints(Setting, include_extras=True).items()
 }
-"""What checks the values of each field."""
+"""Validator of each field."""
 
 
 def value_problem(key: str, value: object) -> str | None:
@@ -236,60 +236,60 @@ def value_problem(key: str, value: object) -> str | None:
 
 
 def _problems(values: Mapping[str, object]) -> list[str]:
-    found = {k: value_problem(k, v) if k in FIELDS else "unknown" for k, v in values.items()}
-    return [f"{key}: {problem}" for key, problem in found.items() if problem]
+    problems = {k: value_problem(k, v) if k in FIELDS else "unknown" for k, v in values.items()}
+    return [f"{key}: {problem}" for key, problem in problems.items() if problem]
 
 
 DEFAULTS: dict[str, Value] = asdict(Setting())
-_SOLVED: dict[str, Value] = {"epochs": 1, "keep": "last", "schedule": "constant", "ema": 0.0}
-"""Values of a setting with the optimiser ``lbfgs``."""
+_LBFGS_VALUES: dict[str, Value] = {"epochs": 1, "keep": "last", "schedule": "constant", "ema": 0.0}
+"""Values that follow from the optimiser ``lbfgs``."""
 
 
 def complete(values: Mapping[str, Value]) -> Setting:
-    """The setting of some values, whatever route they came by; the only way to one.
+    """Completes values from any source to a setting.
 
-    Fields without a value have their default, but for those that follow from others: `beta` is
-    1 − `alpha`; the ``encoder`` fusion has `modality_embeddings` at the level ``tokens``; and even
-    with one, `image_dim` is `text_dim` where the fusion needs equal ones, and ``lbfgs`` has one
-    epoch, which is kept.
+    Fields without a value have their default, except that `beta` is 1 − `alpha`, and that the
+    ``encoder`` fusion has `modality_embeddings` at the level ``tokens``. Whatever their values,
+    `image_dim` is `text_dim` where the fusion needs equal ones, and ``lbfgs`` has one epoch, which
+    is kept.
 
     Raises:
-        SettingsError: Names every value that does not fit.
+        SettingsError: Names each value that does not fit.
     """
     if problems := _problems(values):
         raise SettingsError("These settings cannot be used.", "Correct them all.", problems)
-    given: dict[str, Any] = {**DEFAULTS, **values}
-    if given["fusion"] in NEEDS_EQUAL_DIMS:
-        given["image_dim"] = given["text_dim"]
+    fields: dict[str, Any] = {**DEFAULTS, **values}
+    if fields["fusion"] in NEEDS_EQUAL_DIMS:
+        fields["image_dim"] = fields["text_dim"]
     if "beta" not in values:
-        given["beta"] = 1.0 - given["alpha"]
-    if given["optimiser"] == "lbfgs":
-        given |= _SOLVED
-    setting = Setting(**given)
+        fields["beta"] = 1.0 - fields["alpha"]
+    if fields["optimiser"] == "lbfgs":
+        fields |= _LBFGS_VALUES
+    setting = Setting(**fields)
     if setting.fusion == "encoder":
         return replace(setting, modality_embeddings=setting.has_modality_embeddings)
     return setting
 
 
 def change(setting: Setting, changes: Mapping[str, Value]) -> Setting:
-    """A setting with other values, completed again.
+    """Changes values of a setting and completes it again.
 
-    A `beta` or `modality_embeddings` that has the value that `complete` would derive counts as
-    derived, and follows the changes.
+    `beta` and `modality_embeddings` are derived again if they have the value that `complete`
+    derives.
 
     Raises:
-        SettingsError: Names every value that does not fit.
+        SettingsError: Names each value that does not fit.
     """
-    given = asdict(setting)
+    fields = asdict(setting)
     for key in ("beta", "modality_embeddings"):
-        others = {name: value for name, value in given.items() if name != key}
-        if getattr(complete(others), key) == given[key]:
-            given = others
-    return complete({**given, **changes})
+        others = {name: value for name, value in fields.items() if name != key}
+        if getattr(complete(others), key) == fields[key]:
+            fields = others
+    return complete({**fields, **changes})
 
 
 def restore(values: Mapping[str, Value]) -> Setting:
-    """A stored setting; SettingsError where it has unknown fields or values that do not fit."""
+    """Restores a stored setting; raises SettingsError for unknown fields or unfit values."""
     try:
         return complete(values)
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""What a first script of the report's model does, that ours is compared with."""
+"""A textbook script of the report's model, which ours is compared with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BATCH = 32
 
 
 class Textbook:
-    """What a first script does: TensorDataset, DataLoader, unfused Adam, PyTorch's own modules.
+    """A textbook training loop: TensorDataset, DataLoader, unfused Adam, PyTorch's modules.
 
-    Its loss is that of our own model, by autograd.
+    Its loss is the same as ours, by autograd.
     """
 
     def __init__(self, bank: FeatureBank, setting: Setting, names: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class Textbook:
 
 
 class _ReportConcat(nn.Module):
-    """The report's concat model, written down as a script would."""
+    """The report's concat model, as a script would write it."""
 
     def __init__(self, text_in: int, image_in: int, setting: Setting, classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The ONNX graph against PyTorch, over generated posts."""
+"""Comparison of the ONNX graph with PyTorch on generated posts."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from .onnx_inputs import AXES, onnx_inputs, pool_names
 OUTPUT = "probabilities"
 """The graph's output, (batch, classes) float32."""
 _CHECKED_ROWS = 12
-_LONGEST = 7  # tokens of the longest text that is checked
+_LONGEST = 7
+"""Tokens of the longest generated text."""
 
 
 def largest_difference(path: Path, ensemble: Ensemble, bank: FeatureBank) -> float:
     """Largest difference of a probability between the file and PyTorch in float32.
 
-    The posts are given one by one, all but one, and all together: batches and lengths of all kinds.
+    The posts are predicted one by one, all but one, and all together, so that batch sizes and
+    lengths differ.
     """
     import onnxruntime
 
@@ -40,32 +42,32 @@ def largest_difference(path: Path, ensemble: Ensemble, bank: FeatureBank) -> flo
         [replace(b, setting=replace(b.setting, precision="float32")) for b in ensemble.blends],
         ensemble.calibration,
     )
-    every = np.arange(len(bank))
-    worst = 0.0
-    for samples in (*every[:, None], every[1:], every):
-        (found,) = session.run([OUTPUT], onnx_inputs(bank, samples, settings))
-        gap = float(np.abs(found - exact.predict(bank, samples)).max())
-        worst = gap if math.isnan(gap) else max(worst, gap)
-    return worst
+    rows = np.arange(len(bank))
+    largest = 0.0
+    for samples in (*rows[:, None], rows[1:], rows):
+        (probabilities,) = session.run([OUTPUT], onnx_inputs(bank, samples, settings))
+        difference = float(np.abs(probabilities - exact.predict(bank, samples)).max())
+        largest = difference if math.isnan(difference) else max(largest, difference)
+    return largest
 
 
 def generate_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
-    """Generated features as the model expects them: whole posts, and posts without one half.
+    """Generates features of whole posts, and of posts without text or image.
 
-    They are drawn around the means with which the model standardises, so that no probability is
-    all but 0 or 1.
+    They are drawn around the means by which the model standardises, so that no probability is
+    almost 0 or 1.
     """
     rng = np.random.default_rng(0)
-    figures = _figures(ensemble, dims)
+    moments = _moments(ensemble, dims)
     settings = [blend.setting for blend in ensemble.blends]
     readers = [(setting.encoders, own) for setting, own in zip(settings, dims, strict=True)]
-    every = np.arange(_CHECKED_ROWS)
-    present = {"text": every % 3 != 1, "image": every % 3 != 2}
+    rows = np.arange(_CHECKED_ROWS)
+    present = {"text": rows % 3 != 1, "image": rows % 3 != 2}
     lengths = {m: rng.integers(2, _LONGEST + 1, has.sum()) for m, has in present.items()}
     lengths["image"][:] = max(2, *(setting.grid for setting in settings)) ** 2
 
     def draw(name: str, rows: int, size: int) -> NDArray[Any]:
-        mean, scale = figures.get(name, (np.float32(0), np.float32(1)))
+        mean, scale = moments.get(name, (np.float32(0), np.float32(1)))
         return (mean + scale * rng.standard_normal((rows, size))).astype(FEATURE_DTYPE)
 
     def generate(modality: str, encoder: str) -> ModalityFeatures:
@@ -77,7 +79,7 @@ def generate_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
         has, rows = present[modality], len(lengths[modality])
         pooled = [draw(names[pool], rows, width) for pool in pools]
         shard = Shard(
-            np.zeros((rows, KEY_BYTES), np.uint8),  # nobody looks them up
+            np.zeros((rows, KEY_BYTES), np.uint8),  # never looked up
             [""] * rows,
             np.concatenate([[0], np.cumsum(lengths[modality])]),
             draw(modality, int(lengths[modality].sum()), width),
@@ -88,23 +90,23 @@ def generate_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
         table = np.where(has, has.cumsum() - 1, -1)[:, None]
         return ModalityFeatures([shard], f"generated {modality}", table=table)
 
-    guids = [str(number) for number in every]
+    guids = [str(row) for row in rows]
     choice = BankChoice(generate, guids, [-1] * len(guids), partial=True)
     return choice.open([pair for pair, _ in readers])
 
 
-def _figures(ensemble: Ensemble, dims: Sequence[Dims]) -> dict[str, tuple[Any, Any]]:
-    """Means and scales by the names of `onnx_inputs`, where a member standardises."""
-    found: dict[str, tuple[Any, Any]] = {}
+def _moments(ensemble: Ensemble, dims: Sequence[Dims]) -> dict[str, tuple[Any, Any]]:
+    """Means and scales of standardised inputs, by the names of `onnx_inputs`."""
+    moments: dict[str, tuple[Any, Any]] = {}
     for blend, sizes in zip(ensemble.blends, dims, strict=True):
         member = blend.members[0]
         for name, norm in member.standardisations.items():
             mean, scale = norm.mean.cpu().numpy(), norm.scale.cpu().numpy()
             if name not in AXES or blend.setting.level == "tokens":
-                found[name] = mean, scale
+                moments[name] = mean, scale
                 continue
             vectors = [vector_name(name, pool) for pool in pool_names(blend.setting, name)]
             ends = np.cumsum([sizes.vectors[vector] for vector in vectors])[:-1]
             parts = zip(np.split(mean, ends), np.split(scale, ends), strict=True)
-            found |= dict(zip(vectors, parts, strict=True))
-    return found
+            moments |= dict(zip(vectors, parts, strict=True))
+    return moments

@@ -1,4 +1,4 @@
-"""A final model as one ONNX graph: members averaged, calibrated, checked against PyTorch."""
+"""Export of a final model as one ONNX graph: members averaged, calibrated, checked."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ from .onnx_inputs import (
 )
 
 TOLERANCE = 1e-5
-"""Largest difference of a probability from PyTorch's in float32 that an export may have."""
+"""Largest difference of a probability from PyTorch's in float32 that is accepted."""
 _SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 def export_onnx(
     ensemble: Ensemble, dims: Sequence[Dims], path: Path, metadata: Mapping[str, str]
 ) -> float:
-    """Writes the graph and checks it with onnxruntime over whole and half posts.
+    """Writes the graph and checks it with onnxruntime on whole posts and posts without a half.
 
     Args:
         ensemble: The model, on the CPU.
-        dims: Features of the inputs, a setting each.
+        dims: Features of the inputs of each setting.
         path: The file to write.
-        metadata: Goes into the file's metadata properties.
+        metadata: Metadata properties of the file.
 
     Returns:
-        The largest difference of a probability that the check saw.
+        The largest difference of a probability in the check.
 
     Raises:
-        SettingsError: The packages for it are not installed.
+        SettingsError: The packages of the export are not installed.
         ModelError: The graph differs from PyTorch by more than `TOLERANCE`.
     """
     _require_packages()
@@ -77,18 +77,18 @@ def export_onnx(
             {"onnx_inputs": json.dumps(names), "tolerance": repr(TOLERANCE), **metadata}
         )
         program.save(str(path), external_data=False)
-    worst = largest_difference(path, ensemble, bank)
-    if not worst <= TOLERANCE:
+    difference = largest_difference(path, ensemble, bank)
+    if not difference <= TOLERANCE:  # also NaN
         raise ModelError(
-            f"The ONNX graph gives other probabilities than PyTorch: they differ by {worst:.1e}, "
-            f"{TOLERANCE:.0e} is allowed.",
+            f"The ONNX graph gives other probabilities than PyTorch: they differ by "
+            f"{difference:.1e}, {TOLERANCE:.0e} is allowed.",
             "Nothing was exported. Export without --format onnx.",
         )
-    return worst
+    return difference
 
 
 def describe_inputs(path: Path) -> dict[str, list[str | int]]:
-    """The inputs of a graph by name: their shapes, free axes by name."""
+    """Shapes of the inputs of a graph by name; free axes are names."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -100,7 +100,7 @@ class _Graph(nn.Module):
 
     Args:
         ensemble: The model.
-        names: Of the inputs, in the order in which `forward` gets them.
+        names: Names of the inputs, in the order of `forward`.
     """
 
     biases: Tensor
@@ -118,38 +118,38 @@ class _Graph(nn.Module):
         )
 
     def forward(self, tensors: list[Tensor]) -> Tensor:
-        """The inputs to calibrated probabilities, (batch, classes) float32."""
-        given = dict(zip(self._names, tensors, strict=True))
+        """Calibrated probabilities, (batch, classes) float32."""
+        by_name = dict(zip(self._names, tensors, strict=True))
         blends, first = [], 0
         for setting, count, weight in zip(self._settings, self._counts, self._weights, strict=True):
-            inputs = _model_inputs(setting, given)
+            inputs = _model_inputs(setting, by_name)
             members = list(self.members)[first : first + count]
             logits = torch.stack([member(*inputs)[0] for member in members])
             blends.append(weight * logits.double().softmax(2).mean(0))
             first += count
         mean = torch.stack(blends).sum(0)
-        # What `Calibration` does: temper, shift by the biases, normalise.
+        # As in `Calibration`: temper, shift by the biases, normalise.
         tempered = mean.clamp_min(_SMALLEST).log() / self._temperature
         return (tempered + self.biases).softmax(1).float()
 
 
-def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> Inputs:
-    """The arguments of a member's `forward`, as `FeatureBank.batch` would make them."""
+def _model_inputs(setting: Setting, tensors: Mapping[str, Tensor]) -> Inputs:
+    """The inputs of a member, as `FeatureBank.batch` would make them."""
     inputs: dict[str, Tensor] = {}
     vectors: dict[str, Tensor] = {}
     for modality in read_modalities(setting):
-        present = given[f"{modality}_present"].unsqueeze(1)
+        present = tensors[f"{modality}_present"].unsqueeze(1)
         own = [vector_name(modality, pool) for pool in pool_names(setting, modality)]
         if reads_vectors(setting):
-            vectors |= {name: given[name] for name in own}
+            vectors |= {name: tensors[name] for name in own}
         if not reads_sequences(setting):
-            pooled = [given[name] for name in own]
+            pooled = [tensors[name] for name in own]
             inputs[modality] = torch.cat(pooled, 1).unsqueeze(1)
             inputs[f"{modality}_mask"] = present
             continue
         name = sequence_name(setting, modality)
-        sequence = given[name]
-        mask = given[f"{modality}_mask"] if name == modality else None
+        sequence = tensors[name]
+        mask = tensors[f"{modality}_mask"] if name == modality else None
         inputs[modality] = sequence
         inputs[f"{modality}_mask"] = (
             present.expand(sequence.shape[:2]) if mask is None else mask & present
@@ -176,7 +176,7 @@ def _require_packages() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own deprecated calls and of axis names that it merges."""
+    """Hides the exporter's warnings of its own deprecated calls and of merged axis names."""
     names = ("onnxscript", "onnx_ir", "torch.onnx", "torch.__trace")
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:

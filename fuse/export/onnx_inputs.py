@@ -1,7 +1,7 @@
 """Inputs of the ONNX graph.
 
-The graph reads what the cache holds, as float32, and gives calibrated class probabilities. Its
-inputs are those that the settings of the model need, by name:
+The graph reads cached features as float32 and returns calibrated class probabilities. Its inputs
+are those that the settings of the model need:
 
 ==================  =========================================================================
 ``text``            (batch, text_tokens, dim): tokens, at the token level
@@ -11,12 +11,12 @@ inputs are those that the settings of the model need, by name:
 ``image_grid_G``    (batch, G·G, dim): patches averaged to a G×G grid (`ModalityFeatures.grid`)
 ``text_POOL``       (batch, dim): a pooled vector, as ``text_mean``; the image's likewise;
                     of another encoder it is ``text_ENCODER:POOL``
-``text_present``    (batch,) bool: the post has a text; what else it is given of it may be zeros
+``text_present``    (batch,) bool: the post has a text; its other inputs may be zeros if not
 ``image_present``   (batch,) bool
 ==================  =========================================================================
 
-`onnx_inputs` makes them from a feature bank. Standardisation, averaging over members and settings,
-temperature and offsets are part of the graph.
+`onnx_inputs` makes them from a feature bank. Standardisation, averages over members and settings,
+temperature and biases are part of the graph.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ Inputs = dict[str, NDArray[Any]]
 def onnx_inputs(
     bank: FeatureBank, samples: NDArray[np.int64], settings: Sequence[Setting]
 ) -> Inputs:
-    """What the graph of these settings reads, by name.
+    """The inputs of the graph of some settings, by name.
 
     Args:
         bank: The features; a post may lack a modality.
         samples: Sample indices.
-        settings: Those of the model, in its order.
+        settings: The settings of the model, in order.
     """
     items = bank.items(samples, variants=False)
-    found: dict[str, Tensor] = {}
+    inputs: dict[str, Tensor] = {}
     for setting in settings:
         batch = gather_batch(bank, items, setting)
         for modality in read_modalities(setting):
             mask = as_mask(getattr(batch, modality), getattr(batch, f"{modality}_mask"))
-            found[f"{modality}_present"] = mask.any(1)
+            inputs[f"{modality}_present"] = mask.any(1)
             if reads_sequences(setting):
                 name = sequence_name(setting, modality)
-                found[name] = getattr(batch, modality).float()
+                inputs[name] = getattr(batch, modality).float()
                 if name == modality:
-                    found[f"{modality}_mask"] = mask
+                    inputs[f"{modality}_mask"] = mask
             if reads_vectors(setting):
-                found |= {
+                inputs |= {
                     name: vector.float()
                     for name, vector in batch.vectors.items()
                     if name.startswith(f"{modality}_")
                 }
-    return {name: value.cpu().numpy() for name, value in sorted(found.items())}
+    return {name: value.cpu().numpy() for name, value in sorted(inputs.items())}
 
 
 def read_modalities(setting: Setting) -> list[str]:

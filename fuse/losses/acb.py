@@ -133,9 +133,12 @@ class AdaptiveClassBalancedLoss(Loss):
         """The loss by the kernel, which computes all members of `vmap` at once."""
         flags = self.training, self.statistics == "batch", self.margin == "sample"
 
-        def members_loss(logits: Tensor, *others: Tensor) -> Tensor:
-            value, gradient = value_and_gradient(compiled, logits.detach(), *others, flags=flags)
-            losses: Tensor = _WithGradient.apply(logits, value, gradient)
+        def members_loss(
+            logits: Tensor, labels: Tensor, sums: Tensor, counts: Tensor, constants: Tensor
+        ) -> Tensor:
+            inputs = logits.detach(), labels, sums, counts, constants
+            results = value_and_gradient(compiled, *inputs, flags)
+            losses: Tensor = _WithGradient.apply(logits, *results)
             return losses
 
         check_shapes(logits, labels)
