@@ -6,7 +6,6 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmsa_cache.compose.pages.thumbnails import Thumbnail, thumbnail
 from mmsa_cache.compose.predict.predictor import Predictor
 from mmsa_cache.compose.report.charts import class_colours
 from mmsa_cache.compose.report.gallery import (
@@ -15,16 +14,16 @@ from mmsa_cache.compose.report.gallery import (
     cards,
     confident_errors,
     gallery_posts,
+    load_thumbnail,
 )
 from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.templates import render_page, report_templates
-from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
+from mmsa_cache.errors import DataError, MmsaError, SettingsError
 from mmsa_cache.files.untrusted import open_regular
 from mmsa_cache.runs.folder import RunFolder
 
 from .answers import Answer, Explanation
 from .guard import Limits
-from .nearest import Neighbour
 
 _HERE = Path(__file__).parent
 _STYLES = ("shell.css", "report.css", "page.css")
@@ -81,7 +80,7 @@ class View:
             text=text or "",
             answer=answer,
             explanation=explanation,
-            nearest=[(post, _picture(post)) for post in nearest],
+            nearest=[(post, *load_thumbnail(post.image, _THUMBNAIL)) for post in nearest],
             most_chars=_MOST_CHARS,
             error=error,
         )
@@ -141,10 +140,3 @@ class View:
         except (DataError, SettingsError):
             return {}
         return gallery_posts(samples)
-
-
-def _picture(post: Neighbour) -> Thumbnail | None:
-    try:
-        return None if post.image is None else thumbnail(post.image, _THUMBNAIL)
-    except (OSError, ValueError, BadFileError):
-        return None

@@ -91,7 +91,7 @@ def _card(
 ) -> Card:
     guid = predictions.guids[row]
     post, attention = posts.get(guid), maps.posts.get(guid)
-    picture, note = (None, "") if post is None else _picture(post.image)
+    picture, note = (None, "") if post is None else load_thumbnail(post.image)
     return Card(
         guid,
         None if post is None else post.text[:MAX_CHARS],
@@ -105,13 +105,13 @@ def _card(
     )
 
 
-def _picture(path: Path | None) -> tuple[Thumbnail | None, str]:
-    """The thumbnail, or a note why there is none."""
+def load_thumbnail(path: Path | None, side: int = THUMBNAIL) -> tuple[Thumbnail | None, str]:
+    """The thumbnail of a picture, or None and a note why there is none."""
     if path is None:
         return None, "The pictures are not at hand."
     try:
-        return thumbnail(path, THUMBNAIL), ""
+        return thumbnail(path, side), ""
     except FileNotFoundError:
         return None, "The picture is missing."
-    except (OSError, BadFileError):
+    except (OSError, ValueError, BadFileError):
         return None, "The picture cannot be opened."

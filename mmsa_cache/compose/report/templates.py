@@ -29,6 +29,7 @@ def report_templates(*folders: Path) -> jinja2.Environment:
         "labels": tick_labels,
         "short": short,
         "shown": shown,
+        "scale": scale,
         "signed": lambda value: shown(value, SIGNED),
     }
     return templates
@@ -43,6 +44,11 @@ def render_page(template: str, *folders: Path, **values: object) -> str:
         values: Variables of the template.
     """
     return printable(report_templates(*folders).get_template(template).render(values))
+
+
+def scale(value: float, low: float, high: float, start: float, end: float) -> float:
+    """Maps a value linearly from ``low`` … ``high`` to ``start`` … ``end``."""
+    return start + (value - low) / (high - low) * (end - start)
 
 
 def plain(value: object) -> str:
