@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -91,14 +91,14 @@ def _predict_new(
     """Predicts posts that no model has seen, from ``--data``."""
     from mmsa_cache.compose.predict.bulk import BulkRequest, predict_file
     from mmsa_cache.compose.predict.piped import predict_lines
-    from mmsa_cache.compose.predict.predictor import load_model
+    from mmsa_cache.compose.predict.predictor import load_predictor
     from mmsa_cache.errors import SettingsError
 
     posts, overrides = overrides.data, replace(overrides, data=None)
     if posts == PIPED:
         if out is not None:
             raise SettingsError("Predictions of --data - go to standard output.", "Write > FILE.")
-        model = load_model(run, **asdict(overrides), decide=decide)
+        model = load_predictor(run, overrides, decide)
         bad = predict_lines(model, cast(BufferedIOBase, sys.stdin.buffer), print_data, on_bad)
         if bad:
             say(f"{len(bad)} posts are bad: {', '.join(bad[:SHOWN])}.")

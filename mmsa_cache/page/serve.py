@@ -6,12 +6,12 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import uvicorn
 
 from fuse.figures.calibration import Decide
-from mmsa_cache.compose.predict.predictor import find_run, load_model
+from mmsa_cache.compose.predict.predictor import find_run, load_predictor
 from mmsa_cache.compose.session.path_policy import NO_OVERRIDES, RunOverrides
 from mmsa_cache.errors import SettingsError
 
@@ -66,7 +66,7 @@ def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of malformed forms
     with _open_socket(request.host, request.port) as listener:
         url = _url(request.host, listener.getsockname()[1])
-        model = load_model(run.path, **asdict(request.overrides), decide=request.decide)
+        model = load_predictor(run.path, request.overrides, request.decide)
         answers = Answers(model)
         view = View(run, model, request.limits, url)
         config = uvicorn.Config(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from ..export_folder import (
 )
 from ..hub.hub_repository import HubRepository
 from ..hub.model import model_repository, push_model
-from ..predict.predictor import Predictor, load_model
+from ..predict.predictor import Predictor, load_model, load_predictor
 from ..session.encoders import resolve_local_encoder
 from ..session.path_policy import ENCODER_PATHS, NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
@@ -109,7 +109,7 @@ def export(request: ExportRequest) -> Export:
         )
     hub = None if request.push is None else model_repository(request.push)
     run = RunFolder.find(request.run)
-    model = load_model(run.path, **asdict(replace(request.overrides, device="cpu")))
+    model = load_predictor(run.path, replace(request.overrides, device="cpu"))
     with ExitStack() as stack:
         to = request.to or stack.enter_context(temporary_folder()) / run.name
         with whole_folder(to, request.force) as folder:

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,7 @@ from ..extraction.bad_rows import find_undecodable_pictures, list_bad_rows
 from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from .partial import Floats, PartialPredictions
 from .predict import WHOLE_PAIRS, PredictedRow, row_as_json
-from .predictor import Predictor, find_run, load_model
+from .predictor import Predictor, find_run, load_predictor
 
 OnBad = Literal["fail", "skip"]
 _WINDOW = 512
@@ -91,7 +91,7 @@ def predict_file(request: BulkRequest) -> BulkResult:
         )
     check_outputs(request.out, force=request.force)
     run = find_run(request.run, online=request.overrides.online)
-    model = load_model(run.path, **asdict(request.overrides), decide=request.decide)
+    model = load_predictor(run.path, request.overrides, request.decide)
     samples, guids, bad = _read_posts(request, model)
     _note_partial_posts(model, samples)
     header = {

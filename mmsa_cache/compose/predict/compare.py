@@ -19,7 +19,7 @@ from mmsa_cache.runs.folder import RunFolder
 from ..export_folder import is_export
 from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
-from .predictor import settings_of_run
+from .run_settings import settings_of_run
 
 
 @dataclass(frozen=True, slots=True)

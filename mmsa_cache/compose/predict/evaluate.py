@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from mmsa_cache.runs.folder import RunFolder
 from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from ..session.samples import splits_of
 from .labelled import LabelledRows, match_labels
-from .predictor import Predictor, load_model
+from .predictor import Predictor, load_predictor
 
 _SPLIT_ORDER = ("val", "test", "train")
 """Order in which splits are scored: what was learned from comes last."""
@@ -98,7 +98,7 @@ def evaluate(
     if split is not None:
         check_split(split)
     run = RunFolder.find(name)
-    model = load_model(name, **asdict(overrides), decide=decide)
+    model = load_predictor(name, overrides, decide)
     required = {split} if split is not None else set()
     if not required and labels is None:
         required = splits_of(model.session.settings, model.session.store)

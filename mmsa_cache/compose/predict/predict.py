@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from fuse.figures.calibration import Decide
@@ -12,7 +12,7 @@ from mmsa_cache.escaping import csv_text
 from mmsa_cache.json_value import JsonObject
 
 from ..session.path_policy import NO_OVERRIDES, RunOverrides
-from .predictor import load_model
+from .predictor import load_predictor
 
 WHOLE_PAIRS = "Note: this model was trained on whole pairs only (modality_dropout = 0)."
 
@@ -79,7 +79,7 @@ def predict(request: PredictRequest) -> PredictedRows:
             "Give either a split, one post, or a file of posts to predict.",
             "--split test, --text … --image …, or --data FILE --out PREDICTIONS.csv.",
         )
-    model = load_model(request.run, **asdict(request.overrides), decide=request.decide)
+    model = load_predictor(request.run, request.overrides, request.decide)
     if request.split is not None:
         rows = model.predict_split(request.split)
     else:

@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from fuse.figures.calibration import DECIDE, Decide, Probabilities
 from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.files import strip_text
 from mmsa_cache.data.pairs import Sample
@@ -28,17 +27,17 @@ from mmsa_cache.errors import (
     limit_error,
 )
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.files.paths import check_paths, resolve_declared
+from mmsa_cache.files.paths import check_paths
 from mmsa_cache.files.untrusted import open_tensors
 from mmsa_cache.names import EncoderPair, check_choice
 from mmsa_cache.native.device import is_device_error
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.record import RunRecord
-from mmsa_cache.validation import validate
 
-from ..session.path_policy import DATA_HINT, STORE_HINT, PathPolicy, RunOverrides, encoder_paths
+from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
 from .live import live_bank
+from .run_settings import settings_of_run
 
 
 def load_model(
@@ -71,16 +70,41 @@ def load_model(
         DeviceError: There is no such device.
     """
     check_paths(run=run if not isinstance(run, str) else None, data=data, cache=cache)
-    check_choice("decide", decide, DECIDE)
-    folder = find_run(run, online=online)
-    record = folder.record
     data, cache = (None if path is None else Path(path) for path in (data, cache))
-    overrides = RunOverrides(data, cache, device, allow_outside, online)
+    return load_predictor(run, RunOverrides(data, cache, device, allow_outside, online), decide)
+
+
+def load_predictor(
+    run: str | os.PathLike[str],
+    overrides: RunOverrides = NO_OVERRIDES,
+    decide: Decide | None = None,
+) -> Predictor:
+    """Loads a trained model, see `load_model`.
+
+    Args:
+        run: As of `load_model`.
+        overrides: Replace settings of the run.
+        decide: Decision rule; default: the run's.
+    """
+    check_choice("decide", decide, DECIDE)
+    folder = find_run(run, online=overrides.online)
     policy = PathPolicy.for_run(folder.path, overrides)
     settings = settings_of_run(folder, policy, overrides)
+    ensemble = _read_ensemble(folder)
+    session = Session(
+        settings,
+        trained_on=folder.record.encoders,
+        path_policy=policy,
+        online=overrides.online,
+    )
+    return Predictor(ensemble, folder.record, session, decide)
+
+
+def _read_ensemble(folder: RunFolder) -> Ensemble:
+    record = folder.record
     try:
         with open_tensors(folder.file_path(MODEL_FILE)) as file:
-            ensemble = Ensemble.restore(
+            return Ensemble.restore(
                 [restore(model.setting) for model in record.models],
                 {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  (no mapping)
                 record.calibration,
@@ -97,8 +121,6 @@ def load_model(
         if is_exhausted(error):
             raise limit_error(folder.path, error_reason(error)) from error
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
-    session = Session(settings, trained_on=record.encoders, path_policy=policy, online=online)
-    return Predictor(ensemble, record, session, decide)
 
 
 def find_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder:
@@ -109,62 +131,6 @@ def find_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder:
 
         return RunFolder(fetch_model(name, online=online))
     return RunFolder.find(name)
-
-
-def settings_of_run(folder: RunFolder, policy: PathPolicy, overrides: RunOverrides) -> Settings:
-    """The settings of a run, with the paths of its data, store and encoders on this machine.
-
-    Args:
-        folder: The run.
-        policy: Which folders that it names may be used: others count as missing.
-        overrides: Replace settings of the run.
-
-    Raises:
-        ModelError: A value is invalid.
-    """
-    values = folder.record.settings.model_dump()
-    if overrides.device is not None:
-        values["device"] = overrides.device
-    if overrides.cache:
-        values["cache"]["dir"] = policy.own.cache.dir
-    else:
-        values["cache"]["dir"] = _store_folder(folder, values["cache"]["dir"], policy)
-    root = overrides.data
-    if root is None and values["data"]["root"] is not None:
-        root = _resolve_path(folder, values["data"]["root"])
-        if not policy.allows_with_note(root, "the run's data folder", DATA_HINT):
-            root = None
-    values["data"]["root"] = root
-    for section, key in encoder_paths(values):
-        if os.path.exists(folder.path / section[key]):  # noqa: PTH110
-            section[key] = str((folder.path / section[key]).resolve())
-    message = f"The run in {folder.path} cannot be loaded with these options:"
-    return validate(Settings, values, message, "", ModelError)
-
-
-def _store_folder(folder: RunFolder, stored: Path, policy: PathPolicy) -> Path:
-    """The store of a run, or that of the working folder if it is gone."""
-    path = _resolve_path(folder, stored)
-    if policy.allows_with_note(path, "the run's store", STORE_HINT) and path.is_dir():
-        return resolve_declared(path)
-    return policy.own.cache.dir
-
-
-def _resolve_path(folder: RunFolder, stored: Path) -> Path:
-    """A path in a run's settings; relative ones begin in its folder, so that both can be moved."""
-    return Path(os.path.normpath(folder.path.resolve() / stored))
-
-
-def portable_path(path: Path, run: Path) -> Path:
-    """A path for the settings of a run: relative to its folder if both are in the working folder.
-
-    Args:
-        path: Of the store, the data or an encoder.
-        run: The run's folder.
-    """
-    path, run, working = path.resolve(), run.resolve(), Path.cwd().resolve()
-    inside = path.is_relative_to(working) and run.is_relative_to(working)
-    return Path(os.path.relpath(path, run)) if inside else path
 
 
 class Predictor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from fuse.training.ensemble import Ensemble
@@ -13,7 +13,8 @@ from mmsa_cache.files.results import check_outputs, write_result
 from mmsa_cache.runs.folder import RunFolder
 
 from ..predict.compare import find_run_with_predictions
-from ..predict.predictor import load_model, settings_of_run
+from ..predict.predictor import load_predictor
+from ..predict.run_settings import settings_of_run
 from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
 from .gallery import gallery_posts
@@ -65,7 +66,7 @@ def report(request: ReportRequest) -> WrittenReport:
     """
     run = find_run_with_predictions(request.run)
     try:
-        model = load_model(run.path, **asdict(request.overrides))
+        model = load_predictor(run.path, request.overrides)
         ensemble, session = model.ensemble, model.session
     except ModelError as error:
         say(f"Note: {error.message}")

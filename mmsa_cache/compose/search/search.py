@@ -94,12 +94,12 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
     study = resolve_study(session, request)
     name, storage = study.name, studies_database(session.settings)
     pairs = study.encoder_pairs()
-    place = TrackedRun(name, STUDIES / "tensorboard" / name, _tracker_values(study))
+    tracked = TrackedRun(name, STUDIES / "tensorboard" / name, _tracker_values(study))
     with (
         show_dashboard(storage, request.dashboard),
         search_workers(session, request.engine) as workers,
         training_data(session, study.protocol.split, pairs, study.derived_names(), STUDIES) as data,
-        tracking(request.track, place) as tracker,
+        tracking(request.track, tracked) as tracker,
         watch(f"study {name}, {len(workers.devices)} worker(s)") as show,
     ):
         lines = TrialLines(JsonLines(STUDIES / f"{name}.jsonl"), tracker)

@@ -21,7 +21,7 @@ from mmsa_cache.runs.record import Environment, RunIdentity, RunRecord
 from mmsa_cache.runs.tracking import flatten_scalars
 from mmsa_cache.validation import validate
 
-from ..predict.predictor import portable_path
+from ..predict.run_settings import portable_path
 from ..report.report import PAGE, compose_page
 from ..report.rivals import latest_rival
 from ..search.studies import studies_database

@@ -69,9 +69,8 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     bank = session.bank(protocol.split, pairs).to(session.device)
     codes = bank.labels.cpu().numpy()
     parts = plan_parts(codes, session.groups(protocol.split), protocol)
-    refit = request.refit
-    if refit is None:
-        refit = bool(choice.ensembles) and request.averaged
+    default_refit = bool(choice.ensembles) and request.averaged
+    refit = default_refit if request.refit is None else request.refit
     identity = RunIdentity(
         models=[
             _trained_model(weighted, len(parts), bank)
@@ -82,20 +81,19 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         refit=refit,
         origin=origin_of(session, pairs, protocol.split),
     )
-    notes = session.notes(pairs) + choice.leakage_notes(protocol, session)
     learned = {code for part in parts for code in codes[part.development].tolist()}
     unknown = [name for code, name in enumerate(session.classes) if code not in learned]
+    notes = session.notes(pairs) + choice.leakage_notes(protocol, session)
     notes += absent_notes(unknown, "training")
     if not refit:
         choice = replace(choice, held_out={})
     resumable = identity.as_json() | {"held out before": len(choice.held_out)}
     with new_run(request.name, resumable) as (name, path):
-        settings = portable_settings(
-            session.completed_settings(pairs), session.classes, RUNS / name
-        )
+        completed = session.completed_settings(pairs)
+        settings = portable_settings(completed, session.classes, RUNS / name)
         parameters = tracker_parameters(identity, session.encoder_labels(pairs))
-        place = TrackedRun(name, path / "tensorboard", parameters)
-        with tracking(request.track, place) as tracker:
+        tracked = TrackedRun(name, path / "tensorboard", parameters)
+        with tracking(request.track, tracked) as tracker:
             trained = _train(choice, request, bank, session, identity, name, path, tracker)
         notes += _compare_with_trial(choice, request, protocol, trained.figures)
         record = RunRecord(
