@@ -8,8 +8,8 @@ request it::
     with noise_from(stream):
         logits, _ = model(*inputs)
 
-Under `vmap` nothing can be drawn, so the noise of a step is drawn before, one flat tensor a model,
-and the mapped function calls `noise_from` with it::
+Under `vmap` nothing can be drawn, so a step's noise is drawn before, one flat tensor a model, and
+the mapped function passes it to `noise_from`::
 
     noise = stream(count_noise(model, *inputs))
 
@@ -85,10 +85,7 @@ class Tape:
 
     Args:
         noise: ``(n,)``, int16, uniform over all 65,536 values; or a function that draws as many
-            numbers as a module requests.
-
-    Raises:
-        ValueError: a tensor of another type or shape.
+            numbers as a module requests. Other tensors raise ValueError.
     """
 
     def __init__(self, noise: Tensor | NoiseSource) -> None:
