@@ -119,12 +119,13 @@ class KernelClassifier(Classifier):
             setattr(self, f"landmarks_{name}", vectors[name].clone())
         shape = self.landmarks, len(self._modalities)
         present = torch.ones(shape, dtype=torch.bool, device=self.whitening.device)
-        kernel = self._kernel(vectors, present)
+        landmarks = self._landmark_vectors()
+        kernel = self._kernel(landmarks, landmarks, present)
         kernel.diagonal().add_(JITTER)
         lower = torch.linalg.cholesky(kernel)
         self.whitening.copy_(_inverse(lower).T)
         # K·L⁻ᵀ, as K = L·Lᵀ − ε·I
-        return self.scale * (lower - JITTER * self.whitening)
+        return lower.sub_(JITTER * self.whitening).mul_(self.scale)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -144,29 +145,35 @@ class KernelClassifier(Classifier):
 
     def _block(self, vectors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
         """Concatenates standardised vectors, each divided by √dim, to ``(batch, features)``."""
-        cast = {name: vectors[name].to(self.weight.weight.dtype) for name in names}
-        return torch.cat(
-            [self.norms[name](x) * x.shape[1] ** -0.5 for name, x in cast.items()], dim=1
-        )
+        blocks = []
+        for name in names:
+            block = self.norms[name](vectors[name].to(self.weight.weight.dtype))
+            blocks.append(block.mul_(block.shape[1] ** -0.5))
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
 
     def _linear(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """φ, ``(batch, features)``; for `present` see `_weights`."""
         parts = zip(self._groups, self._weights(present), strict=True)
         return torch.cat([w.sqrt() * self._block(vectors, names) for (_, names, _), w in parts], 1)
 
-    def _kernel(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
+    def _landmark_vectors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, f"landmarks_{name}") for name in self.norms}
+
+    def _kernel(
+        self, vectors: Mapping[str, Tensor], landmarks: Mapping[str, Tensor], present: Tensor
+    ) -> Tensor:
         """K, ``(batch, landmarks)``; for `present` see `_weights`."""
-        landmarks = {name: getattr(self, f"landmarks_{name}") for name in self.norms}
         groups = list(zip(self._groups, self._weights(present), strict=True))
         weight = torch.stack([w * len(names) for (_, names, _), w in groups]).sum(0)
         rate = -self.bandwidth / torch.where(weight > 0, weight, 1.0)
-        total = torch.zeros((), dtype=rate.dtype, device=rate.device)
+        total: Tensor | None = None
         for (_, names, _), w in groups:
             norms = [self.norms[name].get_buffer(b) for name in names for b in ("mean", "scale")]
             read = [*norms, *(x[name] for x in (vectors, landmarks) for name in names)]
             square = squares(partial(self._block, names=names), vectors, landmarks, read)
-            total = torch.addcmul(total, w * rate, square)
-        return total.exp()
+            total = w * rate * square if total is None else total.addcmul_(w * rate, square)
+        assert total is not None
+        return total.exp_()
 
     def fuse(
         self, inputs: Inputs, need_weights: bool = False
@@ -188,7 +195,7 @@ class KernelClassifier(Classifier):
         present = torch.stack([all_rows if m is None else m.any(dim=1) for m in read], dim=1)
         if not self.landmarks:
             return self._linear(vectors, present), present, {}
-        fused = self._kernel(vectors, present)
+        fused = self._kernel(vectors, self._landmark_vectors(), present)
         if len(self.whitening):
             fused = linear(SCALE * fused, self.whitening.T)
         return fused, present, {}
