@@ -38,7 +38,7 @@ from .preprocessing import read_input_settings
 from .protocol import Encoded, ImageTower, Size
 from .timm_tower import TimmTower
 from .transformer import load_model, resolve_folder
-from .weights import timm_file, weights_sha256
+from .weights import find_timm_file, weights_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def resolve_image(
 def _resolve_weights(model: str, weights: str, hub_id: str | None) -> tuple[Path, str]:
     """The safetensors file of a timm model, and what identifies it."""
     if weights == "pretrained":
-        return timm_file(model, hub_id)
+        return find_timm_file(model, hub_id)
     file = Path(weights)
     # Path.is_file raises for names that are too long.
     if not os.path.isfile(file) or file.suffix != ".safetensors":  # noqa: PTH113

@@ -1,23 +1,23 @@
-"""Batches of few shapes.
+"""Padding of text batches to few shapes.
 
-A GPU loads kernels, chooses algorithms and reserves memory for each shape of a batch anew. Texts
-have any length and their batches any number of rows, so both are rounded up there.
+For each new shape of a batch a GPU may load kernels, choose algorithms and reserve memory. So the
+length of a batch of texts and its number of rows are rounded up there.
 """
 
 from __future__ import annotations
 
 TOKEN_STEP = 16
-"""Lengths of batches are multiples of it. Kernels of attention want multiples of 8 or 16."""
+"""Lengths of batches are multiples of it; attention kernels prefer multiples of 8 or 16."""
 _SIZES_AN_OCTAVE = 4
-"""Numbers of rows between a power of two and the next: at most a quarter of the rows is added."""
+"""Numbers of rows between a power of two and the next, so that at most a quarter is added."""
 
 
 def padded_length(length: int) -> int:
-    """Tokens that a text is padded to, before the limit of the model."""
+    """Length that texts are padded to, unless the model's limit is lower."""
     return -(-length // TOKEN_STEP) * TOKEN_STEP
 
 
 def padded_rows(rows: int) -> int:
-    """Rows that a batch is padded to: 1 to 8, then 10, 12, 14, 16, 20, …"""
+    """Number of rows that a batch is padded to: 1 to 8, then 10, 12, 14, 16, 20, …"""
     step = max(1, (1 << (rows - 1).bit_length()) // (2 * _SIZES_AN_OCTAVE))
     return -(-rows // step) * step

@@ -16,7 +16,7 @@ from .folder import find_tokenizer_files, read_tokenizer_settings
 from .joint import read_text_side
 from .model_errors import raise_model_errors
 from .transformer import load_config
-from .weights import text_folder
+from .weights import find_text_folder
 
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 
@@ -95,7 +95,7 @@ def count_tokens(
     Raises:
         ModelError: The tokenizer is not on this machine or cannot be loaded.
     """
-    folder, _ = text_folder(model, weights=False, download=False)
+    folder, _ = find_text_folder(model, weights=False, download=False)
     if joint:
         max_tokens = min(max_tokens, read_text_side(folder).limit)
     tokenizer = load_tokenizer(folder)

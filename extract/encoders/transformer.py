@@ -27,7 +27,7 @@ from .folder import (
 from .limits import MAX_TENSOR, AllocationLimit, check_side, model_limit
 from .masks import build_masks_on_device
 from .model_errors import raise_model_errors
-from .weights import files_sha256, text_folder, weights_sha256
+from .weights import files_sha256, find_text_folder, weights_sha256
 
 
 def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, Fields]:
@@ -45,7 +45,7 @@ def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, Fiel
         ModelError: The model cannot be found, or has no safetensors weights.
     """
     random = weights == "random"
-    folder, source = text_folder(model, weights=not random)
+    folder, source = find_text_folder(model, weights=not random)
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder} holds no {CONFIG}.", "Give a Hugging Face model folder.")
     files = [] if random else find_weight_files(folder)

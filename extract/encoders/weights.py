@@ -28,7 +28,7 @@ _NOT_LOCAL = (
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
-def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Path, str]:
+def find_text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Path, str]:
     """Finds or downloads the files of a Hugging Face text model.
 
     Args:
@@ -116,7 +116,7 @@ def _packaged_minilm() -> Path | None:
     return folder
 
 
-def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
+def find_timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
     """Finds or downloads the safetensors file of a timm model.
 
     Args:

@@ -13,7 +13,7 @@ _MAX_WORD = 30
 """Characters of a word between spaces; longer stretches are split."""
 
 
-def words_of(spec: TextSpec, texts: Sequence[str]) -> list[list[tuple[str, list[int]]]]:
+def split_words(spec: TextSpec, texts: Sequence[str]) -> list[list[tuple[str, list[int]]]]:
     """The words of texts, each with the indices of its tokens in the encoder's output.
 
     Words are separated by spaces. Long stretches, as in writing without spaces, are split into the

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from extract.encoders.image import ImageSpec
-from extract.encoders.words import words_of
+from extract.encoders.words import split_words
 from extract.inputs.decode import decode, fit_square, needed_side
 from fuse.evidence.attention_maps import attention_map, attention_setting, average_words
 from fuse.setting import Setting
@@ -106,7 +106,7 @@ def _attention_of_run(
     members_per_part = len(blend.members) // (1 + max(parts.values()))
     rows = {guid: row for row, guid in enumerate(bank.guids)}
     attention = {}
-    for post, words in zip(posts, words_of(text, [p.text or "" for p in posts]), strict=True):
+    for post, words in zip(posts, split_words(text, [p.text or "" for p in posts]), strict=True):
         first = parts[post.guid] * members_per_part
         members = blend.members[first : first + members_per_part]
         mapped = _attention_of_post(
@@ -140,7 +140,7 @@ def attention_of(
         bank = bank.using(*blend.setting.encoders)
         text = session.text_encoder(blend.setting.text_encoder)
         image = session.image_encoder(blend.setting.image_encoder)
-        (words,) = words_of(text, [post.text])
+        (words,) = split_words(text, [post.text])
         mapped = _attention_of_post(post, words, blend.members, blend.setting, bank, 0, image)
     except (MmsaError, OSError) as error:
         return _failed(error)
