@@ -31,39 +31,40 @@ from rich.text import Text
 from mmsa_cache.escaping import ASCII_FALLBACK, escape_controls, single_line, without_passwords
 
 CLOSED = 141
-"""Exit code of a command whose output nobody reads any more: 128 + SIGPIPE."""
+"""Exit code of a command whose standard output was closed: 128 + SIGPIPE."""
 
 
-class _Human(Console):
-    """Messages that nobody reads any more do not end the work that they tell of."""
+class _MessageConsole(Console):
+    """Standard error. A closed pipe silences it and does not end the work."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        _write_nowhere(self.file)
+        _redirect_to_null(self.file)
 
 
-message_console = _Human(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+message_console = _MessageConsole(
+    stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True
+)
 message_console.soft_wrap = (
     not message_console.is_jupyter
 )  # a cell of a notebook does not wrap lines
 
 SECONDS_BETWEEN_LINES = 15.0
-_SHORTEST = 0.1
-"""Seconds that tell a rate; steps may all be done when they are first shown."""
-
-# Called with the number of steps done since the last call and a short note.
+_MIN_SECONDS = 0.1
+"""Shortest time from which a rate is computed."""
 Advance = Callable[[int, str], None]
+"""Takes the number of steps done since the last call, and a short note."""
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Prints a message for people. Data is never read as markup or as terminal commands."""
+    """Prints a message for people; markup and terminal commands in it have no effect."""
     message_console.print(without_passwords(message), style=style)
 
 
 @contextmanager
-def silence_if(asked: bool) -> Iterator[None]:
-    """Shows no messages and no progress meanwhile, if that is asked for."""
-    before, message_console.quiet = message_console.quiet, message_console.quiet or asked
+def silence_if(quiet: bool) -> Iterator[None]:
+    """Shows no messages and no progress inside the block if ``quiet`` is set."""
+    before, message_console.quiet = message_console.quiet, message_console.quiet or quiet
     try:
         yield
     finally:
@@ -71,19 +72,19 @@ def silence_if(asked: bool) -> Iterator[None]:
 
 
 def guard_terminal() -> None:
-    """From here on, what libraries and Python itself print of data is made visible too.
+    """Escapes control characters in warnings, log records and tracebacks of all code.
 
-    For a process of its own: warnings, log records and tracebacks are those of all code. What the
-    terminal's code page lacks is written in ASCII; a stream that was closed is written nowhere.
+    Changes the whole process. Characters that the terminal's code page lacks are written in ASCII;
+    a standard stream that is closed becomes the null device.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, _nowhere())
+            setattr(sys, name, _null_stream())
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ASCII_FALLBACK)
-    written = warnings.formatwarning
-    warnings.formatwarning = lambda *about, **more: without_passwords(written(*about, **more))
+    original = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **kwargs: without_passwords(original(*args, **kwargs))
     logging.setLogRecordFactory(_VisibleRecord)
     sys.excepthook = _show_traceback
     threading.excepthook = lambda end: _show_traceback(
@@ -92,10 +93,10 @@ def guard_terminal() -> None:
 
 
 class _VisibleRecord(logging.LogRecord):
-    """A log record whose text is made visible, whoever writes it."""
+    """A log record without control characters and passwords."""
 
-    def __init__(self, *about: Any, **more: Any) -> None:
-        super().__init__(*about, **more)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if self.exc_info and self.exc_info[0]:
             self.exc_text = without_passwords(
                 "".join(traceback.format_exception(*self.exc_info))
@@ -124,22 +125,22 @@ class _RateColumn(ProgressColumn):
 
 
 def is_interactive() -> bool:
-    """Whether messages go to a terminal that lines can be written over on."""
+    """Whether messages go to a terminal on which lines can be overwritten."""
     return message_console.is_terminal and not message_console.is_dumb_terminal
 
 
 @contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Shows long work: a bar on a terminal, a line now and then elsewhere.
+    """Shows progress: a bar on a terminal, elsewhere a line now and then.
 
     Args:
-        title: What is being done.
-        total: Steps in all.
-        unit: What one step is, plural ("pairs").
-        done: Steps that an earlier process finished; they do not count for the rate.
+        title: Name of the work.
+        total: Number of steps.
+        unit: Name of the steps, plural ("pairs").
+        done: Steps of an earlier process, which do not count for the rate.
 
     Yields:
-        A function to call with the number of steps just finished and a note.
+        The function to call after each step.
     """
     if is_interactive():
         with Progress(
@@ -166,7 +167,7 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
             return
         last_line = now
         pace = ""
-        if now - started >= _SHORTEST:
+        if now - started >= _MIN_SECONDS:
             rate = (finished - done) / (now - started)
             left = (total - finished) / rate if rate else float("inf")
             pace = f", {rate:.1f}/s, {left:.0f} s left"
@@ -176,50 +177,52 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
 
 
 def print_result(text: str) -> None:
-    """Writes a result for people, as a table, to standard output."""
+    """Writes a result for people to standard output."""
     _print(escape_controls(text))
 
 
 def print_data(text: str) -> None:
-    """Writes a result for programs (JSON, CSV) to standard output: as it is and in UTF-8, whatever
-    the locale; on a terminal as `print_result` does."""
+    """Writes a result for programs (JSON, CSV) to standard output, unchanged and in UTF-8.
+
+    On a terminal it is written as `print_result` does.
+    """
     if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
         _print(escape_controls(text))
         return
-    with _until_closed():
+    with _exit_if_closed():
         sys.stdout.flush()
         sys.stdout.buffer.write((text if text.endswith("\n") else text + "\n").encode())
         sys.stdout.buffer.flush()
 
 
 def _print(text: str) -> None:
-    with _until_closed():
+    with _exit_if_closed():
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
 
 
 @contextmanager
-def _until_closed() -> Iterator[None]:
-    """Ends the command without a word where whoever read standard output is gone, as ``head``."""
+def _exit_if_closed() -> Iterator[None]:
+    """Ends the command silently if the reader of standard output has gone, as ``head`` does."""
     try:
         yield
     except BrokenPipeError:
-        _write_nowhere(sys.stdout)
+        _redirect_to_null(sys.stdout)
         raise SystemExit(CLOSED) from None
 
 
-def _write_nowhere(stream: IO[str]) -> None:
-    """What is left in a stream's buffer would fail again when Python ends."""
-    with _nowhere() as nowhere:
+def _redirect_to_null(stream: IO[str]) -> None:
+    """Redirects a closed stream, whose buffer would fail again when Python ends."""
+    with _null_stream() as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def _nowhere() -> io.TextIOWrapper:
+def _null_stream() -> io.TextIOWrapper:
     return io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8")
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """A plain aligned table: first column left, the others right."""
+    """An aligned table: first column to the left, the others to the right."""
     cells = [[single_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(cell_len(row[i]) for row in cells) for i in range(len(header))]
     lines = []

@@ -13,9 +13,9 @@
     ├── ModelError                 4  encoders, runs, checkpoints
     └── DeviceError                5  device or memory
         └── DiskError                 a disk is full, failing or read-only (an OSError too)
-            └── LostLockError             a lock on a network disk went to another process
+            └── LostLockError             another process took a lock on a network disk
 
-A message says what is wrong and where; ``hint`` says what to do about it.
+The message says what is wrong and where, ``hint`` what to do about it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from pathlib import Path
 from .json_value import JsonObject
 
 MOST_SHOWN = 50
-"""Findings that a message lists; the rest of them are counted."""
+"""Most findings that a message lists; the rest are counted."""
 _LONGEST = 2000
-"""Characters of one finding that are shown."""
+"""Most characters shown of one finding."""
 
 
 class MmsaError(Exception):
@@ -39,7 +39,7 @@ class MmsaError(Exception):
     Args:
         message: What is wrong, and where.
         hint: What the user can do about it.
-        problems: Single findings, when several were found in one pass.
+        problems: Findings, where several were collected.
     """
 
     exit_code = 1
@@ -57,8 +57,8 @@ class MmsaError(Exception):
         """Message, findings and hint.
 
         Args:
-            most: Findings that are shown; of one more, that one too.
-            rest: Where all of them are, said where some are left out.
+            most: Most findings to show; a single further one is shown too.
+            rest: Where to find all of them, added if some are left out.
         """
         left = len(self.problems) - most
         if left <= 1:
@@ -82,8 +82,7 @@ class MmsaError(Exception):
 
 
 def _cut(text: str) -> str:
-    """A finding may quote a file, which may hold a line of a million characters, or what looks like
-    another message."""
+    """A finding on one line, cut: files that it quotes may hold long lines or forged messages."""
     line = text.replace("\n", "\\n")
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
@@ -96,7 +95,11 @@ class SettingsError(MmsaError, ValueError):
 
 @contextmanager
 def require_extra(what: str, extra: str) -> Iterator[None]:
-    """Within, an import that fails says what needs it, and which extra of mmsa brings it.
+    """Explains failing imports: what needs the package, and which extra of mmsa installs it.
+
+    Args:
+        what: What needs the package, as the beginning of a sentence.
+        extra: Extra of mmsa.
 
     Raises:
         SettingsError: A package is not installed.
@@ -110,7 +113,7 @@ def require_extra(what: str, extra: str) -> Iterator[None]:
 
 
 class LinkError(SettingsError):
-    """What is to be written lies behind a link, or something else than a file is there."""
+    """The target of a write is a link, lies behind one, or is no regular file."""
 
 
 class DataError(MmsaError, ValueError):
@@ -123,7 +126,7 @@ class BadFileError(DataError):
     """A text or a picture cannot be used.
 
     Args:
-        reason: A few words that are the same for every file with this fault.
+        reason: A few words, equal for all files with this fault.
         message: What is wrong, and where.
     """
 
@@ -151,7 +154,7 @@ class DamagedCacheError(CacheError):
 
 
 class ForbiddenCacheError(CacheError):
-    """A file of the cache that this user may not read, which says nothing of the file."""
+    """This user may not read a file of the cache; the file itself may be undamaged."""
 
     def __init__(self, path: Path) -> None:
         hint = "Change its permissions, or run as its owner."
@@ -175,26 +178,26 @@ class DiskError(DeviceError, OSError):
 
 
 class LostLockError(DiskError):
-    """A lock is not held any more, so what it guards was not changed."""
+    """A lock was lost; what it guards was not changed."""
 
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 
 def error_reason(error: BaseException) -> str:
-    """What the system or a library says of an error."""
+    """The message of the system or of a library."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether a limit of the system gave the error, be it of memory, files or maps."""
+    """Whether the system ran out of memory, open files or memory maps."""
     return isinstance(error, MemoryError) or (
         isinstance(error, OSError) and error.errno in _EXHAUSTED
     )
 
 
 def limit_error(path: Path, reason: str) -> DeviceError:
-    """A limit of the system, which says nothing of the file."""
+    """The error of `is_exhausted`: the file itself may be undamaged."""
     return DeviceError(
         f"{path} cannot be opened now: {reason}.",
         "Nothing is damaged. Raise the limit (ulimit -n for files, ulimit -v and vm.max_map_count "

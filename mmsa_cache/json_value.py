@@ -1,4 +1,4 @@
-"""JSON as types."""
+"""Types of JSON values."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
-"""What JSON holds, to be read."""
+"""A JSON value, read-only."""
 JsonObject: TypeAlias = dict[str, Json]
 
 
 def object_at(value: Json, *keys: str) -> Mapping[str, Json]:
-    """The object that lies at keys inside each other; of none the value itself.
+    """The nested object at a path of keys; without keys the value itself.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no object.
     """
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None

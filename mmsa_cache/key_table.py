@@ -1,4 +1,4 @@
-"""Finds keys among a million, in arrays: a dictionary takes five times the memory."""
+"""A map from keys to indices in arrays, with a fifth of a dictionary's memory."""
 
 from __future__ import annotations
 
@@ -7,66 +7,65 @@ from numpy.typing import NDArray
 
 
 def as_sortable(keys: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """Keys of one length, (rows, bytes), as (rows,) values that can be sorted and compared."""
+    """Keys (rows, bytes) as sortable values (rows,)."""
     return np.ascontiguousarray(keys).view(f"S{keys.shape[1]}").reshape(-1)
 
 
 class KeyTable:
-    """Finds keys; grows without being sorted anew each time.
+    """Maps keys to the index at which they were first added.
 
-    Keys are kept in a few sorted runs, each several times as long as the next: what is added is
-    merged with the runs that are not, so that n keys take n · log n, however few come at a time.
+    Keys are kept in a few sorted runs, each at least `_RATIO` times as long as the next. Added keys
+    are merged with the shorter runs, so that adding n keys takes n · log n in pieces of any size.
 
     Args:
         width: Bytes of a key.
 
     Attributes:
-        count: Keys that were added.
+        count: Number of added keys.
     """
 
     _RATIO = 4
-    """Of the lengths of two neighbouring runs, at least."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
-        self._none = _Sorted(np.empty(0, f"S{width}"), np.empty(0, np.int64))
-        self._runs: list[_Sorted] = []
+        self._empty = _SortedRun(np.empty(0, f"S{width}"), np.empty(0, np.int64))
+        self._runs: list[_SortedRun] = []
 
     def add(self, keys: NDArray[np.uint8]) -> None:
-        """Adds keys, (rows, bytes); their places are counted on."""
-        places = np.arange(self.count, self.count + len(keys))
+        """Adds keys, (rows, bytes), with the next indices."""
+        indices = np.arange(self.count, self.count + len(keys))
         self.count += len(keys)
-        run = self._none.with_more(as_sortable(keys), places)
-        while self._runs and len(self._runs[-1].places) <= self._RATIO * len(run.places):
-            run = self._runs.pop().with_more(run.values, run.places)
+        run = self._empty.merge(as_sortable(keys), indices)
+        while self._runs and len(self._runs[-1].indices) <= self._RATIO * len(run.indices):
+            run = self._runs.pop().merge(run.values, run.indices)
         self._runs.append(run)
 
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Where keys were first added, counted from 0; −1 where they were not, (rows,)."""
+        """Index at which each key was first added, from 0; −1 if it was not, (rows,)."""
         values = as_sortable(keys)
-        order = np.argsort(values)  # in order they are found without leaving the cache
-        wanted, found = values[order], np.full(len(keys), -1)
+        order = np.argsort(values)  # sorted look-ups stay in the processor's cache
+        ordered, found = values[order], np.full(len(keys), -1)
         for run in self._runs:
-            found = np.where(found >= 0, found, run.find_sorted(wanted))
-        places = np.empty(len(keys), np.int64)
-        places[order] = found
-        return places
+            found = np.where(found >= 0, found, run.find_sorted(ordered))
+        indices = np.empty(len(keys), np.int64)
+        indices[order] = found
+        return indices
 
 
-class _Sorted:
-    """Keys in order, and where each was added."""
+class _SortedRun:
+    """Sorted keys with their indices."""
 
-    def __init__(self, values: NDArray[np.bytes_], places: NDArray[np.int64]) -> None:
-        self.values, self.places = values, places
+    def __init__(self, values: NDArray[np.bytes_], indices: NDArray[np.int64]) -> None:
+        self.values, self.indices = values, indices
 
-    def with_more(self, values: NDArray[np.bytes_], places: NDArray[np.int64]) -> _Sorted:
+    def merge(self, values: NDArray[np.bytes_], indices: NDArray[np.int64]) -> _SortedRun:
         every = np.concatenate([self.values, values])
-        order = np.argsort(every, kind="stable")  # runs that are sorted are merged
-        return _Sorted(every[order], np.concatenate([self.places, places])[order])
+        order = np.argsort(every, kind="stable")  # merges sorted runs
+        return _SortedRun(every[order], np.concatenate([self.indices, indices])[order])
 
-    def find_sorted(self, wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
-        """Places of values that are in order."""
+    def find_sorted(self, values: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """Indices of sorted values, −1 where they are not in the run."""
         if not len(self.values):
-            return np.full(len(wanted), -1)
-        near = np.searchsorted(self.values, wanted).clip(max=len(self.values) - 1)
-        return np.where(self.values[near] == wanted, self.places[near], -1)
+            return np.full(len(values), -1)
+        near = np.searchsorted(self.values, values).clip(max=len(self.values) - 1)
+        return np.where(self.values[near] == values, self.indices[near], -1)

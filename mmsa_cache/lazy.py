@@ -1,4 +1,4 @@
-"""Public names of a package that import their module at first use, so that importing is free."""
+"""Public names of a package whose modules are imported at first use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 
 def lazy_exports(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
-    """Makes a package's ``__getattr__`` (PEP 562) and ``__all__``; its ``dir``, by which names are
-    completed, has them before they are loaded.
+    """Makes a package's ``__getattr__`` (PEP 562) and ``__all__``, and sets its ``__dir__``.
 
     Args:
         package: Name of the package.
-        home: The module of each public name, relative to the package.
+        home: Module of each public name, relative to the package.
     """
 
     def load(name: str) -> Any:

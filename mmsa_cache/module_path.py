@@ -1,8 +1,8 @@
-"""Where Python looks for modules: never in the working folder, whose files are from anybody.
+"""Keeps the working folder, whose files may be anybody's, off Python's module path.
 
-``python -m`` and the interpreters that multiprocessing starts have the working folder first, so
-that a ``signal.py`` in it would run in place of the standard library's. Nothing is imported here
-that Python has not loaded before it looks there.
+``python -m`` and the interpreters that multiprocessing starts search the working folder first: a
+``signal.py`` there would run in place of the standard library's. This module imports only what
+Python has loaded already.
 """
 
 # ruff: noqa: PTH109, PTH120
@@ -11,9 +11,9 @@ import sys
 
 
 def drop_working_folder() -> None:
-    """Takes the working folder off the path of this process and of all that it will start.
+    """Removes the working folder from the module path of this process and of its children.
 
-    A folder that mmsa itself runs from, a clone that is not installed, stays, as the last one.
+    If mmsa itself runs from there (a clone that is not installed), the folder stays as the last.
     """
     if sys.flags.ignore_environment and not sys.flags.safe_path:
         sys.stderr.write("error: with -E, Python needs -P too: -E hides it from its processes.\n")

@@ -15,56 +15,57 @@ SPLIT_STEMS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""Names that files of a split have."""
+"""Names of a split's files."""
 MODALITIES = ("text", "image")
 DEFAULT_ENCODER = "default"
-"""Name of the encoder of a modality that the sections ``[text]``, ``[image]``, ``[joint]`` set."""
+"""Name of the encoder that the sections ``[text]``, ``[image]`` and ``[joint]`` set."""
 VADER = "vader"
-"""Name of the sentiment lexicon: as a text model, and as the encoder that is beside the others."""
+"""Name of the sentiment lexicon, as a text model and as an encoder."""
 NGRAMS = "ngrams"
-"""The same of hashed character n-grams."""
+"""Name of the hashed character n-grams, likewise."""
 RULE_ENCODERS = (VADER, NGRAMS)
-"""Text encoders that are no model, built in under their names."""
+"""Built-in text encoders without a model."""
 EncoderPair = tuple[str, str]
-"""Names of the text and of the image encoders that a model reads. Several of a side are joined by
-``+``; the first gives the sequences, and the pools that are named without an encoder."""
+"""Names of the text encoders and of the image encoders that a model reads. Several are joined by
+``+``; the first gives the sequences, and the pools named without an encoder."""
 DEFAULT_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
 
 
 _LONGEST_CLASS = 200
 _LONGEST_NAME = 80
-"""Characters of a name that is not there which are compared and shown."""
+"""Characters of an unknown name that are compared and shown."""
 _COMPARED = 20_000
-"""Valid names that are looked through."""
+"""Most valid names that are compared."""
 _LISTED = 16
-"""Names that are shown; of more the rest is counted."""
+"""Most names that are listed; the rest are counted."""
 
 
 def closest_names(name: str, valid: Iterable[str]) -> list[str]:
-    """Up to three valid names that are spelled alike, the likest first, else those that it is part
-    of; case counts for nothing."""
-    names = {known.lower(): known for known in sorted(itertools.islice(valid, _COMPARED))}
-    given = name[:_LONGEST_NAME].lower()
-    close = difflib.get_close_matches(given, names, 3, 0.6)
-    return [
-        names[found] for found in close or [n for n in names if len(given) > 2 and given in n][:3]
-    ]
+    """Up to three valid names of similar spelling, best first, else names that contain it.
+
+    Case does not matter.
+    """
+    names = {each.lower(): each for each in sorted(itertools.islice(valid, _COMPARED))}
+    lower = name[:_LONGEST_NAME].lower()
+    close = difflib.get_close_matches(lower, names, 3, 0.6)
+    close = close or [each for each in names if len(lower) > 2 and lower in each][:3]
+    return [names[each] for each in close]
 
 
 def suggest_or_list(name: str, valid: Iterable[str]) -> str:
-    """`` (near: …)`` where valid names are spelled alike, or all of a short list."""
+    """`` (near: …)`` if valid names have a similar spelling, else `` (valid: …)``."""
     names = sorted(valid)
     return suggest(name, names) or (f" (valid: {join_names(names)})" if names else "")
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
-    """`` (near: …)`` where valid names are spelled alike."""
+    """`` (near: …)`` if valid names have a similar spelling, else empty."""
     close = closest_names(name, valid)
     return f" (near: {', '.join(close)})" if close else ""
 
 
 def join_names(names: Iterable[str]) -> str:
-    """``a, b, c``; of many the first ones and how many more there are."""
+    """``a, b, c``; of many names the first ones and the number of the others."""
     every = list(names)
     rest = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
     return ", ".join(every[:_LISTED]) + rest
@@ -78,15 +79,15 @@ def unknown_name(
     kind: type[MmsaError] = SettingsError,
     known: str = "Known",
 ) -> MmsaError:
-    """The error of a name that is not there: it says which ones are near, and which there are.
+    """The error of an unknown name, with similar names and a list of the valid ones.
 
     Args:
-        what: Up to the name, as "There is no run".
-        name: As it was given, which may be no text.
-        valid: The names there are.
-        hint: What else to do.
-        kind: Of the error.
-        known: Begins the list of names.
+        what: Beginning of the message, as "There is no run".
+        name: The unknown name, of any type.
+        valid: Valid names.
+        hint: Further advice.
+        kind: Class of the error.
+        known: Beginning of the list of valid names.
     """
     names = list(dict.fromkeys(valid))
     name = name if isinstance(name, str) else repr(name)
@@ -99,10 +100,10 @@ def unknown_name(
 
 
 def check_choice(name: str, value: object, valid: Iterable[str]) -> None:
-    """Refuses an argument that is none of some names; None is as by default.
+    """Refuses an argument that is neither a valid name nor None.
 
     Raises:
-        SettingsError: It names those that are valid.
+        SettingsError: With the valid names.
     """
     names = list(valid)
     if value is not None and not (isinstance(value, str) and value in names):
@@ -110,7 +111,7 @@ def check_choice(name: str, value: object, valid: Iterable[str]) -> None:
 
 
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
-    """Raises ValueError, with the valid names, where a name is not among them."""
+    """Raises a ValueError with the valid names if a name is not among them."""
     names = list(valid)
     if name not in names:
         raise ValueError(
@@ -119,14 +120,14 @@ def check_name(what: str, name: str, valid: Iterable[str]) -> None:
 
 
 def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
-    """Refuses a split that is not there.
+    """Refuses an unknown split.
 
     Args:
-        split: As a command was given it.
-        valid: Those that there are.
+        split: The argument of a command.
+        valid: Names of the splits.
 
     Raises:
-        SettingsError: Names the nearest one, and all there are.
+        SettingsError: With the most similar split and all others.
     """
     names = tuple(valid)
     if not isinstance(split, str):
@@ -134,7 +135,7 @@ def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
     if split in names:
         return
     other = next((name for name in names if split.lower() in SPLIT_STEMS.get(name, ())), None)
-    if other:  # a name of other libraries, which is not spelled alike
+    if other:  # a name in other libraries, whose spelling is not similar
         raise SettingsError(
             f"There is no split {split!r} (near: {other}).", f"Valid: {', '.join(names)}."
         )
@@ -142,7 +143,7 @@ def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
 
 
 def class_problem(name: str) -> str | None:
-    """Why a name cannot be one of a class in every file that is written; None where it can."""
+    """Why a class cannot have this name; None if it can. All file formats must hold it."""
     if name != name.strip() or name in ("", "null"):
         return "it is empty, null or begins or ends with a space"
     if len(name) > _LONGEST_CLASS:
@@ -153,52 +154,52 @@ def class_problem(name: str) -> str | None:
 
 
 def split_terms(joined: str) -> list[str]:
-    """``"mean@1+vader.all"`` → ``["mean@1", "vader.all"]``: pools, or names of encoders."""
+    """``"mean@1+vader.all"`` → ``["mean@1", "vader.all"]``."""
     return joined.split("+")
 
 
 def encoders_of(own: str, pools: str) -> str:
-    """The encoders of one side whose pools are read: ``default+vader`` of ``mean+vader.all``.
+    """The encoders of one modality whose pools are read: ``default+vader`` of ``mean+vader.all``.
 
     Args:
-        own: Gives the pools that are named without an encoder.
-        pools: Terms ``POOL`` or ``ENCODER.POOL``, joined by ``+``; those of `resolve_pools` with
-            ``?`` name no encoder that must be there.
+        own: Encoder of the pools that are named without one.
+        pools: Terms ``POOL`` or ``ENCODER.POOL``, joined by ``+``; optional terms, which end with
+            ``?``, are left out.
     """
     named = (term.rpartition(".")[0] for term in split_terms(pools) if not term.endswith("?"))
     return "+".join(dict.fromkeys((own, *filter(None, named))))
 
 
 def resolve_pools(pools: str, known: Callable[[str], Sequence[str]]) -> str:
-    """Pools without ``?`` and ``*``, for a store.
+    """Resolves ``?`` and ``*`` in pools by what an encoder has.
 
     Args:
-        pools: Terms of `encoders_of`. ``POOL?`` and ``ENCODER.POOL?`` stay where there is that
-            pool; ``mean@*`` stands for the means of all inner layers that there are.
-        known: The pools of an encoder, which is named by "" where its pools are named alone.
+        pools: Terms as of `encoders_of`. ``POOL?`` and ``ENCODER.POOL?`` are dropped if there is no
+            such pool; ``mean@*`` stands for the means of all inner layers.
+        known: Gives the pools of an encoder; "" is the one of terms without an encoder.
 
     Returns:
-        What is left; empty where nothing is.
+        The terms, joined by ``+``; may be empty.
     """
-    kept: list[str] = []
+    terms: list[str] = []
     for term in split_terms(pools):
         encoder, dot, pool = term.rpartition(".")
         if pool.endswith("*"):
             start = pool.removesuffix("*")
-            kept += [encoder + dot + name for name in known(encoder) if name.startswith(start)]
+            terms += [encoder + dot + name for name in known(encoder) if name.startswith(start)]
         elif not pool.endswith("?") or pool.removesuffix("?") in known(encoder):
-            kept.append(term.removesuffix("?"))
-    return "+".join(dict.fromkeys(kept))
+            terms.append(term.removesuffix("?"))
+    return "+".join(dict.fromkeys(terms))
 
 
 def vector_name(modality: str, pool: str) -> str:
-    """The name of a pooled vector among a model's inputs: ``text_mean``, ``text_vader:all``.
+    """Name of a pooled vector as a model's input: ``text_mean``, ``text_vader:all``.
 
-    Names of torch's modules hold no dots.
+    The colon stands for a dot, which names of torch's modules cannot hold.
     """
     return f"{modality}_{pool}".replace(".", ":")
 
 
 def pool_of(vector: str) -> str:
-    """The pool of a name of `vector_name`."""
+    """The pool of a vector's name, see `vector_name`."""
     return vector.partition("_")[2].replace(":", ".")

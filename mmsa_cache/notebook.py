@@ -1,4 +1,4 @@
-"""Objects as notebooks show them: small tables in the colours of the notebook's own theme."""
+"""HTML tables for notebooks, in the colours of the notebook's theme."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmsa_cache.escaping import escape_controls
 _LEFT = ' style="text-align: left"'
 _MOST_ROWS = 24
 _LONGEST = 300
-"""Characters of a cell."""
+"""Most characters of a cell."""
 
 
 def as_html(
@@ -20,18 +20,18 @@ def as_html(
     rows: Sequence[Sequence[object]] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """HTML for ``_repr_html_``; everything is escaped, what is long or long-winded is cut.
+    """HTML for ``_repr_html_``; everything is escaped, long texts and tables are cut.
 
     Args:
-        title: What the object is, and its name.
-        facts: Names and values, a row each; what is empty is left out.
-        header: Of a second table.
-        rows: Of a second table; floats are shown with three digits, None as a dash.
-        notes: What readers must know, beneath.
+        title: Kind and name of the object.
+        facts: Names and values, a row each; empty values are left out.
+        header: Header of a second table.
+        rows: Rows of a second table; floats are shown with three digits, None as a dash.
+        notes: Shown below the tables.
     """
-    known = [fact for fact in facts.items() if fact[1] not in (None, "", [], ())]
-    said = "".join(f"<p>Note: {_text(note)}</p>" for note in notes[:_MOST_ROWS])
-    return f"<div><b>{_text(title)}</b>{_table((), known)}{_table(header, rows)}{said}</div>"
+    filled = [fact for fact in facts.items() if fact[1] not in (None, "", [], ())]
+    below = "".join(f"<p>Note: {_text(note)}</p>" for note in notes[:_MOST_ROWS])
+    return f"<div><b>{_text(title)}</b>{_table((), filled)}{_table(header, rows)}{below}</div>"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with values, as this project's errors."""
+"""Validation by pydantic with the errors of this project."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from mmsa_cache.names import suggest, suggest_or_list
 
 M = TypeVar("M", bound=BaseModel)
 _LONGEST = 200
-"""Characters of a received value that are shown."""
+"""Most characters shown of a received value."""
 
 
 class Table(BaseModel):
-    """A table of a file: frozen, and unknown keys are mistakes."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _possible(path: Path) -> Path:
+def _check_path(path: Path) -> Path:
     if not is_valid_path(path):
         raise ValueError("no file can have this name")
     return path
 
 
-AnyPath = Annotated[Path, AfterValidator(_possible)]
-"""There may be nothing, but there could be."""
+AnyPath = Annotated[Path, AfterValidator(_check_path)]
+"""A path that a file could have; the file need not exist."""
 
 
 def match_pattern(form: str, pattern: str) -> AfterValidator:
-    """Takes texts of a pattern, which a message gives in words."""
+    """Accepts texts that match a pattern; ``form`` describes it in the error."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -54,31 +54,31 @@ def validate(
     error: type[MmsaError] = SettingsError,
     context: Mapping[str, object] | None = None,
 ) -> M:
-    """Values as a model.
+    """Validates values as a model.
 
     Args:
         model: A pydantic model.
-        values: Whatever was read or given.
-        message: What the values are, and where they come from.
-        hint: What the user can do about them.
-        error: Kind of the error.
-        context: What the model's validators need beside the values.
+        values: Values of any type.
+        message: Message of the error.
+        hint: Hint of the error.
+        error: Class of the error.
+        context: For the model's validators.
 
     Raises:
-        MmsaError: Of the given kind, with every mistake at once.
+        MmsaError: Of the given class, with all mistakes.
     """
     try:
         return model.model_validate(values, context=context)
-    except ValidationError as found:
-        raise error(message, hint, describe_errors(found, model)) from None
+    except ValidationError as invalid:
+        raise error(message, hint, describe_errors(invalid, model)) from None
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """A line a mistake: ``table.key: what is wrong``.
+    """One line for each mistake: ``table.key: what is wrong``.
 
     Args:
-        error: What pydantic raised.
-        model: The model that was validated; names the keys near an unknown one.
+        error: From pydantic.
+        model: The validated model, for names similar to an unknown key.
     """
     lines = []
     for item in error.errors(include_url=False):
@@ -97,7 +97,7 @@ def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[str]
 
 
 def _keys_at(model: type[BaseModel], where: tuple[int | str, ...]) -> Iterable[str]:
-    """Keys of the table at a place; none where it is not one fixed table."""
+    """Keys of the nested model at a location; none if there is no such model."""
     for part in where:
         field = model.model_fields.get(str(part))
         kind = field.annotation if field is not None else None
@@ -123,7 +123,7 @@ _BOUNDS = {
 
 
 def describe_error(item: ErrorDetails) -> str:
-    """What is wrong with one value: ``VALUE, valid: NAME, NAME`` or ``VALUE, … is expected``."""
+    """Describes one mistake: ``VALUE, valid: NAME, NAME`` or ``VALUE, … is expected``."""
     kind, context, received = item["type"], item.get("ctx", {}), repr(item["input"])
     shown = received if len(received) <= _LONGEST else f"{received[:_LONGEST]}…"
     if kind == "literal_error":
