@@ -107,7 +107,7 @@ class FileNames:
         self._base = base
         self._others: dict[str, dict[str, str]] = {}
 
-    def first(self, names: Sequence[str]) -> str | None:
+    def find_first(self, names: Sequence[str]) -> str | None:
         """The first of some names that exists, as spelled on disk; None if none does."""
         match = next((name for name in names if self._exists(name)), None)
         return match or next((match for name in names if (match := self._respelled(name))), None)

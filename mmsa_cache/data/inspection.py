@@ -258,7 +258,7 @@ def _inspect_row(
 
 
 def _inspect_text(post: InspectedPost, reader: PairReader, row: LabelRow) -> None:
-    data = reader.text_bytes(row)
+    data = reader.read_text_bytes(row)
     if data is not None:
         post.codecs = tuple(codec for codec in CODECS if is_valid(data, codec))
         post.bom = data.startswith(_BOMS)

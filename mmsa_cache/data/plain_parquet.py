@@ -56,13 +56,13 @@ def read_footer(data: memoryview) -> ThriftStruct:
     if not 0 < length <= min(_MAX_FOOTER, end - 4):
         raise ValueError(f"its footer cannot have {length} bytes")
     reader = ThriftReader(data[end - length : end])
-    footer = reader.struct()
+    footer = reader.read_struct()
     if reader.offset != length:
         raise ValueError("its footer is not the description of a table")
     return footer
 
 
-def metadata_of(footer: ThriftStruct) -> dict[bytes, bytes]:
+def key_value_metadata(footer: ThriftStruct) -> dict[bytes, bytes]:
     """The key-value metadata of a footer."""
     pairs = [typed(pair, dict) for pair in typed(footer.get(5, []), list)]
     return {typed(pair.get(1), bytes): typed(pair.get(2), bytes) for pair in pairs}
@@ -134,7 +134,7 @@ def _check_chunk(
     end = offset + size
     while offset < end and rows > 0:
         reader = ThriftReader(data[:end], offset)
-        page = reader.struct()
+        page = reader.read_struct()
         values = typed(page.get(5), dict)
         sizes = page.get(2), page.get(3)
         if page.get(1) != _DATA_PAGE or {6, 7, 8} & set(page):

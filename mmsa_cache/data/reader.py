@@ -123,7 +123,7 @@ class PairReader:
         return Sample(row.guid, row.label, text, path, text_sha256, image_sha256, key)
 
     def _read_text(self, row: LabelRow) -> CachedText:
-        data = self.text_bytes(row)
+        data = self.read_text_bytes(row)
         text = self.text(row, data)
         if "\ufffd" in text and self.undecodable(row, data):
             self.replaced.append(row.guid)
@@ -155,7 +155,7 @@ class PairReader:
         where = f"{row.table}:{row.line}: " if row.table else ""
         return Fault(error.reason, f"{where}{error.message}")
 
-    def text_bytes(self, row: LabelRow) -> bytes | None:
+    def read_text_bytes(self, row: LabelRow) -> bytes | None:
         """Reads a row's text file.
 
         Returns:
@@ -180,14 +180,14 @@ class PairReader:
 
     def _text_name(self, row: LabelRow) -> str:
         name = f"{row.stem}.txt"
-        return self._names.first([name]) or name
+        return self._names.find_first([name]) or name
 
     def text(self, row: LabelRow, data: bytes | None) -> str:
         """A row's complete text, stripped.
 
         Args:
             row: The row.
-            data: The result of `text_bytes`.
+            data: The result of `read_text_bytes`.
 
         Raises:
             BadFileError: The text is empty, not valid in the encoding, or holds NUL bytes or lone
@@ -240,8 +240,8 @@ class PairReader:
     def _picture_name(self, row: LabelRow) -> str | None:
         """Name of a row's picture as on disk; None if there is none."""
         if row.image is not None:
-            return (self._names.first([row.image]) or row.image) if row.image else None
-        return self._names.first([row.stem + suffix for suffix in IMAGE_SUFFIXES])
+            return (self._names.find_first([row.image]) or row.image) if row.image else None
+        return self._names.find_first([row.stem + suffix for suffix in IMAGE_SUFFIXES])
 
     def _path(self, name: str) -> Path:
         """Path of a picture inside the folder, without ``..``."""

@@ -38,7 +38,7 @@ from mmsa_cache.names import SPLITS, check_name
 from mmsa_cache.validation import Table, validate
 
 from .layouts.listing import NOT_PLAIN
-from .plain_parquet import check_plain, metadata_of, read_footer, write_table
+from .plain_parquet import check_plain, key_value_metadata, read_footer, write_table
 from .row_masks import unpack_rows
 from .table import COLUMNS, SampleTable, byte_array
 
@@ -147,7 +147,7 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
 
 def _read_table(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
     footer = read_footer(data)
-    metadata = metadata_of(footer)
+    metadata = key_value_metadata(footer)
     record = parse_json(metadata[_METADATA_KEY]) if set(metadata) == {_METADATA_KEY} else None
     if not isinstance(record, dict) or type(record.get("schema")) is not int:
         raise ValueError("it is not the table of a split")

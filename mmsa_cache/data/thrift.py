@@ -42,7 +42,7 @@ class ThriftReader:
         self._data = data
         self.offset = offset
 
-    def struct(self, depth: int = 0) -> ThriftStruct:
+    def read_struct(self, depth: int = 0) -> ThriftStruct:
         """Reads a struct.
 
         Raises:
@@ -71,7 +71,7 @@ class ThriftReader:
         if kind == _BINARY:
             return self._bytes(self._varint())
         if kind == _STRUCT:
-            return self.struct(depth + 1)
+            return self.read_struct(depth + 1)
         if kind in _LISTS and depth <= _DEEPEST:
             head = self._byte()
             count = head >> 4 if head >> 4 < 15 else self._varint()

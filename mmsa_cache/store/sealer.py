@@ -33,7 +33,7 @@ class FolderSealer:
     """Where to write."""
 
     @contextlib.contextmanager
-    def written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
+    def write_temporary(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
         """Writes shards as one temporary file, which is removed unless it is renamed."""
         content = shard_bytes.encode(shards, self.fingerprint)
         temporary = self.folder / f"{TEMPORARY}shard.{process_mark()}.{next(_marks)}"
@@ -52,7 +52,7 @@ class FolderSealer:
         Raises:
             DiskError: It was not sealed.
         """
-        with explain_write_errors(self.folder), self.written(shards) as (temporary, entry):
+        with explain_write_errors(self.folder), self.write_temporary(shards) as (temporary, entry):
             self.disk.rename(temporary, self.folder / entry.file)
             sync(self.folder, self.disk)
         return entry

@@ -119,7 +119,7 @@ class FeatureWriter(SealedRows):
         """
         with (
             explain_write_errors(self.folder),
-            self.sealer.written(shards) as (temporary, entry),
+            self.sealer.write_temporary(shards) as (temporary, entry),
             self._lock(),
             self._thread_lock,
         ):
@@ -135,7 +135,7 @@ class FeatureWriter(SealedRows):
             ]
             if not rest:
                 return 0
-            with self.sealer.written(rest) as (smaller, fewer):
+            with self.sealer.write_temporary(rest) as (smaller, fewer):
                 self._seal(smaller, fewer)
             self._note(fewer.name, rest)
             return fewer.rows
@@ -206,7 +206,7 @@ class FeatureWriter(SealedRows):
         if shards:
             for old in entries:  # damaged rows must not be sealed again
                 check_bytes(self.folder, old)
-            with self.sealer.written(shards) as (temporary, entry):
+            with self.sealer.write_temporary(shards) as (temporary, entry):
                 self._seal(temporary, entry, names)
                 new.add(entry.name)
         else:

@@ -40,11 +40,11 @@ def test_a_name_that_stands_as_it_is_comes_first(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.JPG", "b.JPG", "b.png", "C.JPEG"):
         (tmp_path / name).write_bytes(picture())
     names = FileNames(tmp_path)
-    assert names.first(["a.jpg"]) == "a.jpg"
-    assert names.first(["b.jpg", "b.png"]) == "b.png"
-    assert names.first(["b.jpg"]) == "b.JPG"
-    assert names.first(["c.jpeg"]) is None  # another guid
-    assert names.first(["none/b.jpg"]) is None
+    assert names.find_first(["a.jpg"]) == "a.jpg"
+    assert names.find_first(["b.jpg", "b.png"]) == "b.png"
+    assert names.find_first(["b.jpg"]) == "b.JPG"
+    assert names.find_first(["c.jpeg"]) is None  # another guid
+    assert names.find_first(["none/b.jpg"]) is None
 
 
 def test_pairs_of_a_camera_are_read(tmp_path: Path) -> None:

@@ -71,9 +71,11 @@ def test_pictures_in_order_are_decoded_about_once(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    values_of = parquet_module.values_of
+    values_of = parquet_module.picture_values
     monkeypatch.setattr(
-        parquet_module, "values_of", lambda column: decoded.append(len(column)) or values_of(column)
+        parquet_module,
+        "picture_values",
+        lambda column: decoded.append(len(column)) or values_of(column),
     )
     for row in range(ROWS):
         read_picture_inside(root, member_path("a.parquet", f"raw/{row}"), LIMIT)

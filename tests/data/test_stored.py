@@ -155,15 +155,17 @@ def test_a_pipe_or_a_folder_is_refused(tmp_path: Path) -> None:
 
 def statement(path: Path) -> bytes:
     """What a file says beside its rows."""
-    return plain_parquet.metadata_of(plain_parquet.read_footer(memoryview(path.read_bytes())))[
-        b"mmsa"
-    ]
+    return plain_parquet.key_value_metadata(
+        plain_parquet.read_footer(memoryview(path.read_bytes()))
+    )[b"mmsa"]
 
 
 def restated(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Writes a file again whose statement beside the rows is another one."""
     whole = json.loads(
-        plain_parquet.metadata_of(plain_parquet.read_footer(memoryview(path.read_bytes())))[b"mmsa"]
+        plain_parquet.key_value_metadata(plain_parquet.read_footer(memoryview(path.read_bytes())))[
+            b"mmsa"
+        ]
     )
     change(whole)
     table = read_split(path)[1].table

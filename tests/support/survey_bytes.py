@@ -27,7 +27,7 @@ def main() -> None:
     lines = "".join(f"{guid},neutral\n" for guid in guids)
     (root / "train.txt").write_text("guid,tag\n" + lines)
     faked: Any = reader.PairReader
-    faked.text_bytes = lambda self, row: row.guid.encode() * 10
+    faked.read_text_bytes = lambda self, row: row.guid.encode() * 10
     faked._picture_name = lambda self, row: f"{row.guid}.jpg"
     faked._read_picture = lambda self, row, name: row.guid.encode()
     scan._WINDOW = 512

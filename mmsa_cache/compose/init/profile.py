@@ -212,12 +212,12 @@ def _tag(row: LabelRow, listing: Listing) -> str:
 
 def _modalities(row: LabelRow, names: FileNames) -> tuple[bool, str | None]:
     """Whether a row has a text, and its picture: None without one, "" if it is missing."""
-    text = row.text or (row.text is None and names.first([f"{row.stem}.txt"]))
+    text = row.text or (row.text is None and names.find_first([f"{row.stem}.txt"]))
     if row.image is None:
-        return bool(text), names.first(picture_file_names(row.stem))
+        return bool(text), names.find_first(picture_file_names(row.stem))
     if MEMBER_SEPARATOR in row.image:
         return bool(text), row.image
-    return bool(text), (names.first([row.image]) or "") if row.image else None
+    return bool(text), (names.find_first([row.image]) or "") if row.image else None
 
 
 def _first_posts(listing: Listing, data: DataSettings) -> list[PostPreview]:

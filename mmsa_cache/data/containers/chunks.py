@@ -52,7 +52,7 @@ def chunks(
     length = int.from_bytes(read_at(4, max(0, size - _END)), "little")
     if not 0 < length <= min(_MAX_FOOTER, size - _END):
         raise ValueError(f"its footer cannot have {length} bytes")
-    footer = ThriftReader(memoryview(read_at(length, size - _END - length))).struct()
+    footer = ThriftReader(memoryview(read_at(length, size - _END - length))).read_struct()
     paths = [metadata.schema.column(index).path for index in range(len(metadata.schema))]
     groups = typed(footer.get(4), list)
     groups_of_chunks = [[_chunk(typed(c, dict)) for c in typed(g.get(1), list)] for g in groups]

@@ -101,7 +101,7 @@ class ParquetReader:
             reader = ThriftReader(
                 memoryview(self._source.read_at(min(_MOST_HEADER, end - offset), offset))
             )
-            page = reader.struct()
+            page = reader.read_struct()
             large, small = page.get(2), page.get(3)
             if type(large) is not int or type(small) is not int or min(large, small) < 0:
                 raise ValueError("it is damaged: a page does not state its size")
@@ -113,12 +113,12 @@ class ParquetReader:
         return repeated, largest
 
 
-def leaf_of(field: pa.Field) -> str:
+def leaf_name(field: pa.Field) -> str:
     """Name of the leaf column that holds the bytes of a column of pictures."""
     return f"{field.name}.bytes" if pa.types.is_struct(field.type) else field.name
 
 
-def values_of(column: pa.Array) -> list[bytes | None]:
+def picture_values(column: pa.Array) -> list[bytes | None]:
     """The bytes of a column of pictures."""
     if pa.types.is_struct(column.type):
         return [None if cell is None else cell["bytes"] for cell in column.to_pylist()]
@@ -157,7 +157,7 @@ class ParquetPictures:
 
     def _read(self, column: str, row: int) -> None:
         group = int(np.searchsorted(self._ends, row, "right"))
-        leaf = leaf_of(self._file.schema.field(column))
+        leaf = leaf_name(self._file.schema.field(column))
         usable = [c for c in self._cursors if (c.leaf, c.group) == (leaf, group) and c.row <= row]
         if usable:
             cursor = max(usable, key=lambda cursor: cursor.row)
@@ -191,4 +191,4 @@ class _Cursor:
         if batch is None:
             raise ValueError("it is damaged: a row group is shorter than it states")
         first, self.row = self.row, self.row + len(batch)
-        return zip(range(first, self.row), values_of(batch.column(0)), strict=True)
+        return zip(range(first, self.row), picture_values(batch.column(0)), strict=True)

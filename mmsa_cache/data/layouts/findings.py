@@ -35,7 +35,7 @@ class Findings:
         self._problems.clear()
         self._remarks.clear()
 
-    def problem(self, line: int, cause: str, detail: str) -> None:
+    def add_problem(self, line: int, cause: str, detail: str) -> None:
         """Adds a problem of a row; see `mmsa_cache.data.tables.Note`."""
         cause, detail = _cut(cause), _cut(detail)
         key = (self.file, cause)
@@ -43,7 +43,7 @@ class Findings:
             key, detail = (self.file, _OTHERS), detail or cause
         _add(self._problems.setdefault(key, _Cause()), line, detail)
 
-    def remark(self, remark: str, example: str) -> None:
+    def add_remark(self, remark: str, example: str) -> None:
         """Adds a remark, which is no problem; remarks with examples are counted."""
         _add(self._remarks.setdefault(_cut(remark), _Cause()), 0, _cut(example))
 

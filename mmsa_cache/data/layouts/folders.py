@@ -57,7 +57,7 @@ def find_folder(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]
 
     def holds(folder: str, candidates: Iterable[Sequence[str]]) -> bool:
         start = f"{folder}/" if folder else ""
-        return any(names.first([start + name for name in row]) for row in candidates)
+        return any(names.find_first([start + name for name in row]) for row in candidates)
 
     first = list(itertools.islice(remaining, _LOOK))
     folder_name = next((folder for folder in folders if holds(folder, first)), None)

@@ -68,9 +68,9 @@ def find_layout(data: DataSettings) -> Layout:
         finder.named,
         finder.pairs,
         finder.tables,
-        finder.nested,
+        finder.nested_mvsa,
         finder.classes,
-        finder.below,
+        finder.subfolder_tables,
     ):
         layouts = find_layouts()
         if len(layouts) > 1:
@@ -134,7 +134,7 @@ class _LayoutFinder:
                 return [_one_table(tables, self._data)]
         return []
 
-    def nested(self) -> list[Layout]:
+    def nested_mvsa(self) -> list[Layout]:
         """Raw MVSA, one or two folders deep."""
         paths = [
             path
@@ -155,7 +155,7 @@ class _LayoutFinder:
             files = {**_NO_FILES, "train": class_folders(self._root)}
         return [Layout("classes", files)] if any(files.values()) else []
 
-    def below(self) -> list[Layout]:
+    def subfolder_tables(self) -> list[Layout]:
         """Tables in a subfolder, as in hub data sets with several configurations."""
         by_folder: dict[str, Layout] = {}
         for name in list_names(self._root, folders=True):

@@ -114,7 +114,7 @@ class Listing:
         self.findings.clear(self.path.name)
         self.first_line, self.unknown = {}, set()
         for row in self.read(self):
-            if not self._is_new(row):
+            if not self._is_valid_guid(row):
                 continue
             if row.label == DROPPED:
                 self.dropped += 1
@@ -130,11 +130,11 @@ class Listing:
 
     def note(self, line: int, cause: str, detail: str = "") -> None:
         """Notes a problem of a row, see `mmsa_cache.data.tables.Note`."""
-        self.findings.problem(line, cause, detail)
+        self.findings.add_problem(line, cause, detail)
 
     def remark(self, remark: str, example: str = "") -> None:
         """Notes a remark, which is no problem; remarks with examples are counted."""
-        self.findings.remark(remark, example)
+        self.findings.add_remark(remark, example)
 
     def code_of(self, tag: str, guid: str, line: int, *, needed: bool = False) -> int | None:
         """The class of a label as in a `LabelRow`; notes its problem if it has one.
@@ -170,7 +170,7 @@ class Listing:
             )
         return code
 
-    def new_guid(self, stem: str, other: str, line: int) -> str:
+    def make_guid(self, stem: str, other: str, line: int) -> str:
         """Makes a guid that no row has yet.
 
         Args:
@@ -186,7 +186,7 @@ class Listing:
         self.remark("guids made from the line, the picture's name being taken or none", guid)
         return guid
 
-    def _is_new(self, row: LabelRow) -> bool:
+    def _is_valid_guid(self, row: LabelRow) -> bool:
         """Whether a row's guid is valid and new; notes the problem if not."""
         guid, line = row.guid, row.line
         if not _is_plain(guid):

@@ -190,7 +190,7 @@ def _with_folders(
                 row.file_stem = (start / texts / stem).as_posix()
                 if row.image is None and texts != pictures:
                     absent = "" if data.missing == "allow" else f"{picture}.jpg"
-                    row.image = names.first(picture_file_names(picture)) or absent
+                    row.image = names.find_first(picture_file_names(picture)) or absent
             elif row.image is None and not row.file_stem:
                 row.file_stem = picture
             yield row

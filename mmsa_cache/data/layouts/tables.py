@@ -92,14 +92,14 @@ class _Table:
         self._chosen = data.columns
         self._columns = find_columns(self._file.columns, data.columns)
         self._pictures = _PictureFinder(
-            data.folder.resolve(), path, self._texts(self._columns.image)
+            data.folder.resolve(), path, self._preview_cells(self._columns.image)
         )
-        self._guids_are_floats = self._are_guids_floats()
+        self._guids_are_floats = self._has_float_guids()
 
     def rows(self) -> Iterator[LabelRow]:
         """Yields the rows; guids may repeat."""
         columns, listing = self._columns, self._listing
-        if not self._usable():
+        if not self._has_needed_columns():
             return
         if columns.left_out:
             names = ", ".join(repr(name) for name in columns.left_out[:_SHOWN])
@@ -121,7 +121,7 @@ class _Table:
             row.label = listing.code_of(tag, row.guid, line)
             yield row
 
-    def _usable(self) -> bool:
+    def _has_needed_columns(self) -> bool:
         """Whether the table has the columns that it needs; notes which are missing."""
         columns, listing = self._columns, self._listing
         names = list(self._file.columns)
@@ -174,17 +174,17 @@ class _Table:
         if guid or (column is not None and row.image is None):
             return guid
         stem = PurePosixPath(row.image).stem if row.image else row.file_stem.rpartition("/")[2]
-        return listing.new_guid(stem, self._path.stem if self._several else stem, row.line)
+        return listing.make_guid(stem, self._path.stem if self._several else stem, row.line)
 
-    def _texts(self, column: str | None) -> Iterator[str]:
+    def _preview_cells(self, column: str | None) -> Iterator[str]:
         """Yields the cells of a column, noting no problems."""
         if column is not None:
             for _, cells in self._preview.records():
                 yield cell_text(cells.get(column))
 
-    def _are_guids_floats(self) -> bool:
+    def _has_float_guids(self) -> bool:
         """Whether all guids are like ``1.0``, as pandas writes integers of a column with gaps."""
-        guids = filter(None, self._texts(self._columns.guid))
+        guids = filter(None, self._preview_cells(self._columns.guid))
         first = next(guids, "")
         if not _FLOAT.fullmatch(first):
             return False

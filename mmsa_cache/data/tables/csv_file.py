@@ -85,9 +85,9 @@ class CsvFile:
     def _find_quoting(self) -> int:
         if not any('"' in line for line in self._lines):
             return csv.QUOTE_MINIMAL
-        return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=self._count_wrong)
+        return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=self._count_bad_rows)
 
-    def _count_wrong(self, quoting: int) -> tuple[int, int]:
+    def _count_bad_rows(self, quoting: int) -> tuple[int, int]:
         """Number of rows with another number of cells than the header, and minus that of others."""
         problems: list[int] = []
         rows = self._cells(quoting, lambda line, *_: problems.append(line))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.containers.parquet import ParquetReader, leaf_of
+from mmsa_cache.data.containers.parquet import ParquetReader, leaf_name
 
 from . import Note
 from .arrow_table import ArrowTable, TypedRows, open_typed_table, typed_rows
@@ -29,7 +29,7 @@ class _ParquetFile:
 
     def batches(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
         for group in range(self._file.metadata.num_row_groups):
-            if pictures is not None and not (columns and self._has_all(group, pictures)):
+            if pictures is not None and not (columns and self._has_all_pictures(group, pictures)):
                 names = [*columns, pictures]
                 for batch in self._file.batches(group, names, _ROWS_OF_PICTURES):
                     yield typed_rows(batch, columns, pictures)
@@ -38,7 +38,7 @@ class _ParquetFile:
                 plain = {name: batch.column(name) for name in columns}
                 yield TypedRows(plain, [True] * len(batch) if pictures else ())
 
-    def _has_all(self, group: int, pictures: str) -> bool:
+    def _has_all_pictures(self, group: int, pictures: str) -> bool:
         """Whether a row group states that its pictures have no nulls."""
-        leaf = leaf_of(self.schema.field(pictures))
+        leaf = leaf_name(self.schema.field(pictures))
         return any(c.path == leaf and c.nulls == 0 for c in self._file.chunks[group])

@@ -56,7 +56,7 @@ class TarTable:
         try:
             with open_regular(path) as file:
                 first = list(islice(members(file, path.name), _LOOK))
-            self._dotted = _is_dotted(first)
+            self._dotted = _has_dotted_keys(first)
         except (OSError, ValueError) as error:
             raise DataError(f"{path.name}: {error}") from error
         peeked = islice(self._records(lambda *_: None), 10)
@@ -129,7 +129,7 @@ class TarTable:
                 cells.setdefault(name, value)
 
 
-def _is_dotted(first: list[TarMember]) -> bool:
+def _has_dotted_keys(first: list[TarMember]) -> bool:
     """Whether keys contain dots: cut at the first one, some would have several pictures."""
     pictures = [PurePosixPath(m.name) for m in first]
     pictures = [name for name in pictures if name.suffix.lower() in IMAGE_SUFFIXES]

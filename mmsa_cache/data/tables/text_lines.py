@@ -17,7 +17,7 @@ from .encodings import matching_encodings
 _MAX_BYTES = 1 << 40
 _MAX_LINE = 16 << 20
 """Most characters of a line, which must fit into memory."""
-_PIECE = 1 << 20
+_BLOCK = 1 << 20
 
 
 def with_utf8(data: DataSettings) -> DataSettings:
@@ -76,7 +76,7 @@ class TextLines:
         decoder = codecs.getincrementaldecoder(encoding)()
         line, bytes_read, offset = 1, 0, 0
         with open_regular(self._path) as file:
-            sample = file.read(_PIECE)
+            sample = file.read(_BLOCK)
             block = sample
             while True:
                 bytes_read += len(block)
@@ -87,7 +87,7 @@ class TextLines:
                     line += block.count(b"\n", 0, max(0, offset - bytes_read + len(block)))
                     break
                 line += block.count(b"\n")
-                block = file.read(_PIECE)
+                block = file.read(_BLOCK)
         encodings = [
             name for name in matching_encodings([sample]) if name != codecs.lookup(encoding).name
         ]
