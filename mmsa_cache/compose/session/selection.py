@@ -15,6 +15,8 @@ from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import MAY_DIFFER, EncoderIdentity
 
+from .store import Store
+
 _FLAGS = {"text": "--text-model", "image": "--image-model"}
 _SOURCES = ("model", "weights")
 """Keys that name files or a repository of a hub."""
@@ -72,28 +74,37 @@ def select_encoder(
 
 
 def missing_encoder_error(
-    settings: Settings, encoders: Sequence[StoredEncoder], modality: str, name: str, root: Path
+    settings: Settings, store: Store, modality: str, name: str
 ) -> CacheNotFoundError:
     """The error for settings that match no encoder of a store.
 
     Raises:
         SettingsError: Neither the settings nor the store have an encoder of that name.
     """
+    encoders = store.encoders(modality)
     if not any(name in encoder.names for encoder in encoders):
         settings.with_encoder(modality, name)
-    own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
+    what, hint = f"encoder {name!r}", f"Run mmsa extract{_encoders_flag(name)}."
     if not encoders:
-        return CacheNotFoundError(
-            f"There are no {modality} features in {root}.", f"Run mmsa extract{own}."
-        )
-    what, hint = f"encoder {name!r}", f"Run mmsa extract{own}."
+        return CacheNotFoundError(f"There are no {modality} features in {store.root}.", hint)
     if name == DEFAULT_ENCODER:
         what, hint = "encoder that is set", "Run mmsa extract, or leave out what contradicts it."
     return CacheNotFoundError(
-        f"{root} holds no features of the {modality} {what}.",
+        f"{store.root} holds no features of the {modality} {what}.",
         hint,
         [_contradiction(settings, encoder, modality, name) for encoder in encoders],
     )
+
+
+def missing_rows_hint(encoder: EncoderIdentity, split: str, name: str) -> str:
+    """How to complete the features of an encoder for a split, or for ``all``."""
+    if encoder.imported:
+        return "Run mmsa cache import with the features of all rows."
+    return f"Run mmsa extract --split {split}{_encoders_flag(name)}: it computes what is missing."
+
+
+def _encoders_flag(name: str) -> str:
+    return "" if name == DEFAULT_ENCODER else f" --encoders {name}"
 
 
 def _contradiction(settings: Settings, encoder: StoredEncoder, modality: str, name: str) -> str:

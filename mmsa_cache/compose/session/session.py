@@ -37,7 +37,13 @@ from .completion import use_stored_data_settings, use_stored_encoder, use_stored
 from .encoders import EncoderSpec, default_precision, refuse_imported, resolve_encoder
 from .path_policy import PathPolicy
 from .samples import bank_choice, classes_of, read_samples
-from .selection import is_same_encoder, missing_encoder_error, names_encoder, select_encoder
+from .selection import (
+    is_same_encoder,
+    missing_encoder_error,
+    missing_rows_hint,
+    names_encoder,
+    select_encoder,
+)
 from .store import Store, needed_rows
 
 
@@ -51,8 +57,7 @@ class Session:
         settings: The command's settings.
         samples: Splits that were read already.
         trained_on: The encoders of a model: others are refused. Its data may have changed.
-        path_policy: Which paths of a run's settings may be used; default: the settings are the
-            user's own.
+        path_policy: Which paths of a run's settings may be used; default: as of the user's own.
         online: Whether missing encoders may be downloaded by their hub names.
     """
 
@@ -77,7 +82,7 @@ class Session:
         }
         self._rows: dict[tuple[str, str], SampleRows] = {}
         self.trained_on = trained_on or {}
-        self._stored_encoders: dict[tuple[str, str, str], StoredEncoder | None] = {}
+        self._find_encoder = functools.cache(self._select_encoder)
         self._resolved: dict[tuple[str, str], EncoderSpec] = {}
         self._loaded: dict[tuple[str, str], Encoder] = {}
         self._checks = Checks(self.store.root, self.path_policy)
@@ -113,14 +118,13 @@ class Session:
         if split not in self._samples and split == JOINED:
             self._samples[split] = concatenate_tables([self.samples("train"), self.samples("val")])
         elif split not in self._samples:
-            self._samples[split], checked = read_samples(
-                self.settings, split, self.store, strict=self._strict
-            )
+            samples, checked = read_samples(self.settings, split, self.store, strict=self._strict)
+            self._samples[split] = samples
             self._checks.record("the data", done=checked or not self._strict)
         return self._samples[split]
 
     def groups(self, split: str = "train") -> IntArray:
-        """Duplicate groups of the samples of a split, (samples,)."""
+        """Duplicate group of each sample of a split, (samples,)."""
         return self.samples(split).groups()
 
     def rows(self, split: str, modality: str) -> SampleRows:
@@ -131,9 +135,7 @@ class Session:
             self._rows[split, modality] = needed_rows(stored, self.samples(split), modality)
         return self._rows[split, modality]
 
-    def stored_encoder(
-        self, split: str, modality: str, name: str = DEFAULT_ENCODER
-    ) -> StoredEncoder:
+    def stored_encoder(self, split: str, modality: str, name: str) -> StoredEncoder:
         """The encoder of the store that the settings describe.
 
         Raises:
@@ -142,23 +144,18 @@ class Session:
         """
         encoder = self._find_encoder(split, modality, name)
         if encoder is None:
-            raise missing_encoder_error(
-                self.settings, self.store.encoders(modality), modality, name, self.store.root
-            )
+            raise missing_encoder_error(self.settings, self.store, modality, name)
         return encoder
 
-    def _find_encoder(self, split: str, modality: str, name: str) -> StoredEncoder | None:
-        key = (split, modality, name)
-        if key not in self._stored_encoders:
-            self._stored_encoders[key] = select_encoder(
-                self.settings,
-                self.store.encoders(modality),
-                modality,
-                name,
-                lambda encoder: self.store.completeness(encoder, self.rows(split, modality)),
-                trained_on=self.trained_on.get(modality, {}).get(name),
-            )
-        return self._stored_encoders[key]
+    def _select_encoder(self, split: str, modality: str, name: str) -> StoredEncoder | None:
+        return select_encoder(
+            self.settings,
+            self.store.encoders(modality),
+            modality,
+            name,
+            lambda encoder: self.store.completeness(encoder, self.rows(split, modality)),
+            trained_on=self.trained_on.get(modality, {}).get(name),
+        )
 
     def pools(self, modality: str, name: str) -> tuple[str, ...]:
         """Names of the pooled vectors of an encoder; empty where the store lacks it."""
@@ -181,9 +178,8 @@ class Session:
             stored = self._find_encoder(self._split, modality, name) if self._strict else None
             refuse_imported(stored.identity if stored is not None else trained_on)
             own = self._encoder_settings(modality, name)
-            spec = resolve_encoder(
-                own, modality, default_precision(own), self.path_policy, self.online
-            )
+            compute = default_precision(own)
+            spec = resolve_encoder(own, modality, compute, self.path_policy, self.online)
             changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
             if changed:
                 raise ModelError(
@@ -215,11 +211,7 @@ class Session:
         return spec
 
     def load_encoder(self, modality: str, name: str = DEFAULT_ENCODER) -> Encoder:
-        """The model of `encoder`, on the device.
-
-        Raises:
-            MmsaError: As `encoder` raises, or the model cannot be loaded.
-        """
+        """The model of `encoder`, on the device."""
         if (modality, name) not in self._loaded:
             self._loaded[modality, name] = self.encoder(modality, name).load(self.device)
         return self._loaded[modality, name]
@@ -229,9 +221,7 @@ class Session:
         return {
             modality: {
                 name: self._identity(modality, name)
-                for name in dict.fromkeys(
-                    name for pair in pairs for name in split_terms(pair[index])
-                )
+                for name in dict.fromkeys(term for p in pairs for term in split_terms(p[index]))
             }
             for index, modality in enumerate(MODALITIES)
         }
@@ -294,16 +284,12 @@ class Session:
             several = sum(is_same_encoder(e, stored) for e in self.store.encoders(modality)) > 1
             if several or not names_encoder(self.settings, modality, name):
                 self._checks.report_encoder(modality, stored, precision=several)
-            settings = self._encoder_settings(modality, name)
-            self._checks.check_encoder(modality, stored, settings)
+            self._checks.check_encoder(modality, stored, self._encoder_settings(modality, name))
         try:
             return ModalityFeatures.open(stored.folder(self.store.root), self.rows(split, modality))
         except CacheNotFoundError as error:
-            own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
             which = ALL if split == JOINED else split
-            hint = f"Run mmsa extract --split {which}{own}: it computes what is missing."
-            if stored.identity.imported:
-                hint = "Run mmsa cache import with the features of all rows."
+            hint = missing_rows_hint(stored.identity, which, name)
             raise CacheNotFoundError(error.message, hint) from error
 
     def _repr_html_(self) -> str:
