@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +98,11 @@ class ShownRun:
         }
 
 
+def changed_fields(setting: Mapping[str, Value]) -> dict[str, Value]:
+    """The fields of a setting that differ from their defaults."""
+    return {key: value for key, value in setting.items() if DEFAULTS.get(key) != value}
+
+
 def show_run(name: str) -> ShownRun:
     """Reads the records of a run.
 
@@ -110,7 +115,7 @@ def show_run(name: str) -> ShownRun:
         run=run.name,
         directory=run.path,
         command=run.command if (run.path / "command.txt").is_file() else "",
-        changed={key: value for key, value in setting.items() if DEFAULTS.get(key) != value},
+        changed=changed_fields(setting),
         record=run.record,
         figures=run.figures,
         environment=run.environment,

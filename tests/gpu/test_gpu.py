@@ -22,7 +22,7 @@ from fuse.training.task import Checkpoint, Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.compose.bench.gpu.bench import CLASSES
 from mmsa_cache.compose.bench.gpu.plan import STEPS
-from mmsa_cache.compose.bench.gpu.process import StepEnvironment, measure, prepare
+from mmsa_cache.compose.bench.gpu.process import PREPARATIONS, StepEnvironment, measure
 from mmsa_cache.compose.bench.gpu.results import MeasurementLog
 from mmsa_cache.compose.bench.gpu.sizes import REHEARSAL
 from mmsa_cache.compose.bench.gpu.stores import BenchStore
@@ -59,7 +59,8 @@ def four_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> StepEnvironment:
     made = StepEnvironment(REHEARSAL, "cuda:0", tmp_path_factory.mktemp("gpu"))
-    prepare(made, MeasurementLog(made.folder / "prepare.jsonl"))
+    for work in PREPARATIONS.values():
+        work(made, MeasurementLog(made.folder / "prepare.jsonl"))
     return made
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from fuse.figures.record import Interval
 from fuse.figures.records import RunFigures
-from fuse.setting import Setting
 from mmsa_cache.config.hub_copy import HubData, hub_address
 from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings
@@ -19,6 +18,8 @@ from mmsa_cache.data.splits import is_cross_validation
 from mmsa_cache.escaping import escape_markdown
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.version import __version__
+
+from ..runs import changed_fields
 
 _METRICS = {
     "accuracy": "accuracy",
@@ -103,7 +104,7 @@ def render_card(card: CardContent) -> str:
         rows=_rows(card.figures),
         class_intervals={name: _f1_interval(card.figures, name) for name in record.classes},
         cross_validated=is_cross_validation(record.protocol.outer),
-        changed=[_changed(model.setting) for model in record.models],
+        changed=[changed_fields(model.setting) for model in record.models],
         rarest=rarest,
         whole_only=any(
             model.setting.get("modality", "both") == "both"
@@ -191,9 +192,3 @@ def _interval(interval: Interval | None) -> str:
 
 def _f1_interval(figures: RunFigures, name: str) -> str:
     return _interval(figures.intervals.per_class[name].f1 if figures.intervals else None)
-
-
-def _changed(setting: Mapping[str, object]) -> dict[str, object]:
-    """Values of a setting that differ from the defaults."""
-    defaults = asdict(Setting())
-    return {key: value for key, value in setting.items() if defaults.get(key) != value}

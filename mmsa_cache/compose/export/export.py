@@ -44,7 +44,7 @@ from .card import CardContent, render_card
 from .encoder_files import copy_encoder
 
 FORMATS = ("safetensors", "onnx")
-_DEFAULTS = {f"{modality}_encoder": DEFAULT_ENCODER for modality in MODALITIES}
+_DEFAULT_ENCODERS = {f"{modality}_encoder": DEFAULT_ENCODER for modality in MODALITIES}
 _WEIGHTS = ("pretrained", "random")
 """Values of ``image.weights`` that name no file."""
 
@@ -191,7 +191,8 @@ def _portable_record(record: RunRecord, model: Predictor, folder: Path) -> RunRe
     return record.model_copy(
         update={
             "models": [
-                m.model_copy(update={"setting": m.setting | _DEFAULTS}) for m in record.models
+                m.model_copy(update={"setting": m.setting | _DEFAULT_ENCODERS})
+                for m in record.models
             ],
             "origin": None,
             "settings": Settings.model_validate(values),

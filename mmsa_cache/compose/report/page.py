@@ -7,14 +7,14 @@ Data (texts, guids, class names, the command) passes through jinja2's autoescape
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from fuse.figures.confusion import confusion
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import LEVEL
 from fuse.figures.reliability import reliability_bins
 from fuse.figures.resampling import RESAMPLES, SEED
-from fuse.setting import Setting
+from fuse.setting import DEFAULTS
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import REMAKE, RunFolder
 from mmsa_cache.runs.record import RunRecord
@@ -135,7 +135,7 @@ def _run_facts(run: RunFolder) -> dict[str, object]:
     outer = "val" if protocol.judging == "val" else protocol.outer
     return {
         "source": next(iter(searched), None),
-        "defaults": asdict(Setting()),
+        "defaults": DEFAULTS,
         "always_shown": _ALWAYS_SHOWN,
         "env": run.environment.as_json(),
         "command": run.command,

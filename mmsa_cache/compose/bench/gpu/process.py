@@ -59,12 +59,6 @@ def main(
         raise SystemExit(1) from None
 
 
-def prepare(environment: StepEnvironment, log: MeasurementLog) -> None:
-    """Runs all `PREPARATIONS` one after the other."""
-    for work in PREPARATIONS.values():
-        work(environment, log)
-
-
 def _prepare_posts(environment: StepEnvironment, log: MeasurementLog) -> None:
     """Generates all posts and the encoders, and logs the machine."""
     sizes, folder = environment.sizes, environment.folder

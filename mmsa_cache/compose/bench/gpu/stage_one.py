@@ -146,26 +146,19 @@ def models_alone(
     text, image = encoders["text"], encoders["image"]
     batches = plan_batches(inputs["text"], size)
     texts = [_pad(text, [inputs["text"][row] for row in rows], device) for rows in batches]
-    pictures = _pictures(bench, image, inputs["image"], size)
+    stacks = torch.stack(inputs["image"]).split(size)
+    pictures = [(batch.to(device) / 255 - image.mean) / image.std for batch in stacks]
 
     def work() -> None:
         with torch.inference_mode(), precision(device, bench.compute):
             for ids, mask in texts:
                 text.tower(ids, mask, "last")
-            for pixels in pictures:
-                image.tower(pixels, "last")
+            for batch in pictures:
+                image.tower(batch, "last")
 
     work()
     seconds = min(time_call(work, device) for _ in range(bench.sizes.rounds))
     return len(inputs["image"]) / seconds
-
-
-def _pictures(bench: Bench, image: Any, inputs: Sequence[Tensor], size: int) -> list[Tensor]:
-    """Batches of normalised pixels on the device, (size, 3, side, side) each."""
-    return [
-        (torch.stack(list(inputs[i : i + size])).to(bench.device) / 255 - image.mean) / image.std
-        for i in range(0, len(inputs), size)
-    ]
 
 
 def _pad(text: Any, rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
