@@ -132,20 +132,20 @@ def bench_reading(source: BankSource, rounds: int) -> ReadingFigures:
         read.append(time.perf_counter() - started)
         for folder in folders:
             discard(folder / VERIFIED)
-        for kept in (first, opened):
+        for seconds in (first, opened):
             started = time.perf_counter()
-            found = {
+            sides = {
                 modality: ModalityFeatures.open(folder, source.rows[modality])
                 for (modality, _), folder in source.folders.items()
             }
             FeatureBank(
-                found["text"],
-                found["image"],
+                sides["text"],
+                sides["image"],
                 source.guids,
                 source.labels,
                 partial=source.partial,
             )
-            kept.append(time.perf_counter() - started)
+            seconds.append(time.perf_counter() - started)
     started = time.perf_counter()
     for path in files:
         _read_row_by_row(path)

@@ -11,13 +11,15 @@ from mmsa_cache.features.computed_pools import COMPUTED
 from mmsa_cache.features.source import DerivedName
 from mmsa_cache.names import DEFAULT_ENCODER, resolve_pools, split_terms
 
-Known = Callable[[str, str], Sequence[str]]
+StorePools = Callable[[str, str], Sequence[str]]
 """Gives the pools of an encoder in a store, by modality and name; empty if it is unknown."""
 POOLS = {"text_pool": "text", "image_pool": "image"}
 """Modality by the field of a setting that names its pools."""
 
 
-def resolve_value(key: str, value: Value, known: Known, own: str = DEFAULT_ENCODER) -> Value:
+def resolve_value(
+    key: str, value: Value, store_pools: StorePools, own: str = DEFAULT_ENCODER
+) -> Value:
     """Resolves a value of a setting's field for a store; only values of pools change.
 
     A pool ``ENCODER.POOL?`` becomes ``ENCODER.POOL`` if the store has it, and is left out if not;
@@ -26,7 +28,7 @@ def resolve_value(key: str, value: Value, known: Known, own: str = DEFAULT_ENCOD
     Args:
         key: The field.
         value: Its value.
-        known: The store's pools.
+        store_pools: The store's pools.
         own: The encoder whose pools are named without it.
 
     Raises:
@@ -34,7 +36,7 @@ def resolve_value(key: str, value: Value, known: Known, own: str = DEFAULT_ENCOD
     """
     if key not in POOLS:
         return value
-    pools = resolve_pools(str(value), lambda name: known(POOLS[key], name or own))
+    pools = resolve_pools(str(value), lambda name: store_pools(POOLS[key], name or own))
     if not pools:
         raise SettingsError(
             f"{key} = {value}: the store has none of these.",

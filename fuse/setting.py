@@ -29,7 +29,7 @@ from fuse.models.fusions import NEEDS_EQUAL_DIMS
 from fuse.models.kernel import KERNEL, Kernel
 from fuse.models.modality import Modality
 from fuse.models.projection import Norm, Pooling
-from fuse.pools import POOLS, Known, resolve_value
+from fuse.pools import POOLS, StorePools, resolve_value
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, EncoderPair, encoders_of
 from mmsa_cache.validation import describe_error
@@ -191,18 +191,18 @@ class Setting:
             encoders_of(self.image_encoder, self.image_pool),
         )
 
-    def resolved(self, known: Known) -> Setting:
+    def resolved(self, store_pools: StorePools) -> Setting:
         """The setting for a store: pools ``ENCODER.POOL?`` that it lacks are left out.
 
         Args:
-            known: The store's pools.
+            store_pools: The store's pools.
 
         Raises:
             SettingsError: No pool is left.
         """
         text, image = (
-            str(resolve_value(key, getattr(self, key), known, getattr(self, f"{side}_encoder")))
-            for key, side in POOLS.items()
+            str(resolve_value(key, getattr(self, key), store_pools, encoder))
+            for key, encoder in zip(POOLS, (self.text_encoder, self.image_encoder), strict=True)
         )
         return replace(self, text_pool=text, image_pool=image)
 

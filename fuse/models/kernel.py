@@ -37,7 +37,7 @@ from .modality import modality_of
 from .noise import Dropout
 from .parts import ModelPart, count
 from .projection import Standardise
-from .squares import squares
+from .squares import squared_distances
 
 KERNEL = "kernel"
 """Name of this model among the fusions."""
@@ -170,7 +170,7 @@ class KernelClassifier(Classifier):
         for (_, names, _), w in groups:
             norms = [self.norms[name].get_buffer(b) for name in names for b in ("mean", "scale")]
             read = [*norms, *(x[name] for x in (vectors, landmarks) for name in names)]
-            square = squares(partial(self._block, names=names), vectors, landmarks, read)
+            square = squared_distances(partial(self._block, names=names), vectors, landmarks, read)
             total = w * rate * square if total is None else total.addcmul_(w * rate, square)
         assert total is not None
         return total.exp_()

@@ -126,16 +126,16 @@ class Tape:
         if not isinstance(noise, Tensor):
             # Arithmetic, because a comparison takes six times as long on a CPU; integers below 2^17
             # are exact in float32.
-            kept = self.take(shape).float().add_(1 - LOWEST - dropped).clamp(0.0, 1.0)
-            return _scaled(kept, dropped, dtype)
+            mask = self.take(shape).float().add_(1 - LOWEST - dropped).clamp(0.0, 1.0)
+            return _scaled(mask, dropped, dtype)
         if noise.shape[0] > _FACTORS:
             return _scaled(self.take(shape) >= LOWEST + dropped, dropped, dtype)
         # At once for all following requests: on a GPU a launch costs more than its work.
         start, stop = self._advance(tuple(shape))
         first, factors = self._factors.get((dropped, dtype), (start + 1, noise))
         if start < first:
-            kept = noise[start:] >= LOWEST + dropped
-            first, factors = start, _scaled(kept, dropped, dtype)
+            mask = noise[start:] >= LOWEST + dropped
+            first, factors = start, _scaled(mask, dropped, dtype)
             self._factors[dropped, dtype] = first, factors
         return self._shaped(factors[start - first : stop - first], shape)
 
@@ -154,11 +154,11 @@ class Tape:
         return values.view(shape)
 
 
-def _scaled(kept: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
+def _scaled(mask: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
     scale = NOISE_VALUES / (NOISE_VALUES - dropped)
-    if kept.dtype == torch.bool and dtype == torch.get_default_dtype():
-        return kept * scale  # in one pass
-    return kept.to(dtype).mul_(scale)
+    if mask.dtype == torch.bool and dtype == torch.get_default_dtype():
+        return mask * scale  # in one pass
+    return mask.to(dtype).mul_(scale)
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("_TAPE", default=None)

@@ -1,7 +1,7 @@
-"""Squared distances between rows, kept for the next model that compares the same ones.
+"""Squared distances between rows, cached for further models that compare the same rows.
 
-Kernel models of different weights, bandwidths and penalties on the same rows need the same
-distances, which are nearly all of their time.
+Kernel models on the same rows need the same distances whatever their weights, bandwidths and
+penalties, and these take nearly all of their time.
 """
 
 from __future__ import annotations
@@ -17,65 +17,65 @@ from .linear import linear
 
 Vectors = Mapping[str, Tensor]
 MOST_BYTES = 1 << 28
-"""Of distances that a process keeps: a trial of the default study has 223 MB; all choices of its
+"""Size of the cache of a process: a trial of the default study has 223 MB; all choices of its
 vectors would have 475 MB."""
 
 
-class KeptSquares:
-    """Distances by the content of what they were computed from; those not used for longest go.
+class DistanceCache:
+    """A least-recently-used cache of distances, by the content of the tensors they follow from.
 
     Args:
-        most_bytes: Of all that are kept.
+        most_bytes: Most bytes of all cached distances.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._most, self._bytes = most_bytes, 0
-        self._kept: dict[bytes, Tensor] = {}
+        self._cache: dict[bytes, Tensor] = {}
 
-    def of(self, read: Iterable[Tensor], compute: Callable[[], Tensor]) -> Tensor:
-        """What was computed of the same tensors, which are on the CPU."""
+    def get(self, read: Iterable[Tensor], compute: Callable[[], Tensor]) -> Tensor:
+        """The cached result for tensors on the CPU, or that of `compute`."""
         digest = hashlib.sha256()
         for tensor in read:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
             digest.update(tensor.contiguous().numpy().data)
-        found = self._kept.pop(digest.digest(), None)
-        if found is None:
-            found = compute()
-            self._bytes += found.nbytes
-        self._kept[digest.digest()] = found  # now the last one
+        distances = self._cache.pop(digest.digest(), None)
+        if distances is None:
+            distances = compute()
+            self._bytes += distances.nbytes
+        self._cache[digest.digest()] = distances  # now the most recent one
         while self._bytes > self._most:
-            self._bytes -= self._kept.pop(next(iter(self._kept))).nbytes
-        return found
+            self._bytes -= self._cache.pop(next(iter(self._cache))).nbytes
+        return distances
 
 
-_KEPT: ContextVar[KeptSquares | None] = ContextVar("kept", default=None)
+_CACHE: ContextVar[DistanceCache | None] = ContextVar("cache", default=None)
 
 
 @contextmanager
-def squares_kept() -> Iterator[None]:
-    """Within, distances between rows on the CPU are kept."""
-    token = _KEPT.set(KeptSquares(MOST_BYTES))
+def cache_distances() -> Iterator[None]:
+    """Caches distances between rows on the CPU within the context."""
+    token = _CACHE.set(DistanceCache(MOST_BYTES))
     try:
         yield
     finally:
-        _KEPT.reset(token)
+        _CACHE.reset(token)
 
 
-def squares(
+def squared_distances(
     block: Callable[[Vectors], Tensor], x: Vectors, y: Vectors, read: Iterable[Tensor]
 ) -> Tensor:
     """|x_i − y_j|², ``(rows of x, rows of y)``.
 
     Args:
-        block: Gives what is compared of x and of y, ``(rows, features)``.
+        block: Computes the compared features of x and of y, ``(rows, features)``.
         x, y: Vectors by name.
-        read: All that is computed from.
+        read: All tensors that the distances follow from.
     """
 
     def compute() -> Tensor:
-        of_x = block(x)
-        of_y = of_x if y is x else block(y)
-        return of_x.square().sum(1, keepdim=True) - 2 * linear(of_x, of_y) + of_y.square().sum(1)
+        a = block(x)
+        b = a if y is x else block(y)
+        return a.square().sum(1, keepdim=True) - 2 * linear(a, b) + b.square().sum(1)
 
-    kept = _KEPT.get()
-    return compute() if kept is None else kept.of(read, compute)
+    cache = _CACHE.get()
+    return compute() if cache is None else cache.get(read, compute)

@@ -20,7 +20,7 @@ from fuse.figures.records import Metric
 from fuse.figures.study import Value
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
 from fuse.models.kernel import KERNEL
-from fuse.pools import Known, derived_names, resolve_value
+from fuse.pools import StorePools, derived_names, resolve_value
 from fuse.setting import DEFAULTS, Setting, complete
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.features.source import DerivedName
@@ -88,7 +88,7 @@ class ListChoice(Table):
         """What Optuna draws from."""
         return CategoricalDistribution(self.values)
 
-    def resolved(self, key: str, known: Known) -> ListChoice:
+    def resolved(self, key: str, known: StorePools) -> ListChoice:
         """Resolves the choice for a store, see `StudyConfig.resolved`."""
         values = dict.fromkeys(resolve_value(key, value, known) for value in self.values)
         return self.model_copy(update={"values": [*values]})
@@ -114,7 +114,7 @@ class RangeChoice(Table):
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
-    def resolved(self, key: str, known: Known) -> RangeChoice:
+    def resolved(self, key: str, known: StorePools) -> RangeChoice:
         """Returns itself: pools have no ranges."""
         return self
 
@@ -248,7 +248,7 @@ class StudyConfig(Table):
         )
         return [*product(texts, images)]
 
-    def resolved(self, known: Known) -> StudyConfig:
+    def resolved(self, known: StorePools) -> StudyConfig:
         """Resolves the study's pools for a store, see `fuse.setting.Setting.resolved`.
 
         Raises:

@@ -42,7 +42,7 @@ def serve(pipe: Connection, device: str) -> None:
         from . import forked  # noqa: F401  (limits threads of libraries; a fork has it already)
     import torch
 
-    from fuse.models.squares import squares_kept
+    from fuse.models.squares import cache_distances
     from mmsa_cache.native.device import release_spare_memory
 
     torch.set_num_threads(1)
@@ -51,7 +51,7 @@ def serve(pipe: Connection, device: str) -> None:
         bank = setup.source.open(device)
         gc.freeze()  # the features stay, so collecting garbage after every request is cheap
         pipe.send(None)  # ready
-        with squares_kept() if device == "cpu" else contextlib.nullcontext():
+        with cache_distances() if device == "cpu" else contextlib.nullcontext():
             for count in itertools.count():
                 request: TrainingRequest = pipe.recv()
                 if request.baseline:

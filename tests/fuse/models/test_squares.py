@@ -7,7 +7,7 @@ import torch
 
 from fuse.models import squares as module
 from fuse.models.kernel import KernelClassifier
-from fuse.models.squares import KeptSquares, squares_kept
+from fuse.models.squares import DistanceCache, cache_distances
 
 DIMS = {"text_mean": 5, "text_lexicon:all": 3, "image_mean": 4}
 
@@ -47,7 +47,7 @@ def test_kept_distances_are_the_plain_ones_whatever_the_weights(
     plain = [kernel(rows, **values) for values in settings]
     assert len(computed) == len(settings) * 2 * len(DIMS)
     computed.clear()
-    with squares_kept():
+    with cache_distances():
         kept = [kernel(rows, **values) for values in settings]
         assert len(computed) == 2 * len(DIMS)  # by the first of them alone
         for one, other in zip(plain, kept, strict=True):
@@ -65,15 +65,15 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     names, made = torch.arange(4), []
 
     def get(name: int) -> None:
-        value = kept.of(
+        value = kept.get(
             [names[name : name + 1]], lambda: made.append(name) or torch.full((8,), 1.0 * name)
         )
         assert value.tolist() == [name] * 8
 
-    kept = KeptSquares(2 * 8 * 4)
+    kept = DistanceCache(2 * 8 * 4)
     for name in (0, 1, 0, 2, 0, 1):
         get(name)
     assert made == [0, 1, 2, 1]
-    kept.of([names], lambda: torch.zeros(17))  # larger than all that may be kept
+    kept.get([names], lambda: torch.zeros(17))  # larger than all that may be kept
     get(0)
     assert made[-1] == 0

@@ -23,7 +23,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from sklearn.metrics import f1_score, log_loss
 
-from fuse.models.squares import squares
+from fuse.models.squares import squared_distances
 from fuse.search.choice import choose_trial, summarise_studies
 from fuse.search.database import parse_address, read_studies
 from fuse.search.importance import alpha_beta, by_value, importances
@@ -163,7 +163,7 @@ class _ComparesRows(FakeFit):
             return vectors["rows"]
 
         rows = {"rows": torch.eye(2)}
-        assert squares(block, rows, rows, rows.values()).tolist() == [[0, 2], [2, 0]]
+        assert squared_distances(block, rows, rows, rows.values()).tolist() == [[0, 2], [2, 0]]
         return super().__call__(*arguments, **options)
 
 
