@@ -102,10 +102,10 @@ def fit(
         train_labels = labels[split.train]
         folds = grouped_folds(train_labels, groups[split.train], INNER_FOLDS, split.seed)
         fold = FoldData(values[:train], train_labels, values[train:], folds, classes, metric)
-        chosen, probabilities = _METHODS[name](fold)
+        parameters, probabilities = _METHODS[name](fold)
         inside, outside = np.split(probabilities, [len(split.validation)])
         scores.append(selection_score(labels[split.validation], inside).value(metric))
-        tuned.append(chosen)
+        tuned.append(parameters)
         held_out.append(inside)
         outer.append(outside)
     return Baseline(
@@ -150,20 +150,20 @@ def standardise(values: Floats, train: int) -> Floats:
 def _logistic(fold: FoldData) -> tuple[dict[str, Number], Floats]:
     """Multinomial logistic regression; returns C and the probabilities of the other rows."""
     paths = [_regressions(fold.train[inside], fold.labels[inside]) for inside, _ in fold.folds]
-    best, worse, chosen = -np.inf, 0, PENALTIES[0]
+    best_score, worse, best = -np.inf, 0, PENALTIES[0]
     for penalty in PENALTIES:
         models = [next(path) for path in paths]
         score = fmean(
-            fold.score(out, _all_classes(model.predict_proba(fold.train[out]), model, fold.classes))
+            fold.score(out, _predict(model, fold.train[out], fold.classes))
             for model, (_, out) in zip(models, fold.folds, strict=True)
         )
-        if score > best:
-            best, worse, chosen = score, 0, penalty
+        if score > best_score:
+            best_score, worse, best = score, 0, penalty
         elif (worse := worse + 1) == 2:
             break
     path = zip(PENALTIES, _regressions(fold.train, fold.labels), strict=True)
-    model = next(model for penalty, model in path if penalty == chosen)
-    return {"C": chosen}, _all_classes(model.predict_proba(fold.others), model, fold.classes)
+    model = next(model for penalty, model in path if penalty == best)
+    return {"C": best}, _predict(model, fold.others, fold.classes)
 
 
 def _regressions(values: Floats, labels: Codes) -> Iterator[Any]:
@@ -186,7 +186,7 @@ def _svc(fold: FoldData) -> tuple[dict[str, Number], Floats]:
         _distances(values, fold.train) / features for values in (fold.train, fold.others)
     )
     order = np.concatenate([out for _, out in fold.folds])
-    best, chosen = -np.inf, (COSTS[0], WIDTHS[0])
+    best_score, best = -np.inf, (COSTS[0], WIDTHS[0])
     for width in WIDTHS:
         kernel = np.exp(-width * train_distances)
         for cost in COSTS:
@@ -197,16 +197,14 @@ def _svc(fold: FoldData) -> tuple[dict[str, Number], Floats]:
                 decisions.append(_decisions(model, kernel[np.ix_(out, inside)]))
             values = np.concatenate(decisions)
             sigmoid = LogisticRegression(max_iter=_MOST_STEPS).fit(values, fold.labels[order])
-            probabilities = _all_classes(sigmoid.predict_proba(values), sigmoid, fold.classes)
-            score = fold.score(order, probabilities)
-            if score > best:
-                best, chosen, calibrated = score, (cost, width), sigmoid
-    cost, width = chosen
+            score = fold.score(order, _predict(sigmoid, values, fold.classes))
+            if score > best_score:
+                best_score, best, best_sigmoid = score, (cost, width), sigmoid
+    cost, width = best
     model = SVC(kernel="precomputed", C=cost, decision_function_shape="ovo")
     model.fit(np.exp(-width * train_distances), fold.labels)
     values = _decisions(model, np.exp(-width * other_distances))
-    probabilities = _all_classes(calibrated.predict_proba(values), calibrated, fold.classes)
-    return {"C": cost, "gamma": width / features}, probabilities
+    return {"C": cost, "gamma": width / features}, _predict(best_sigmoid, values, fold.classes)
 
 
 def _distances(x: Floats, y: Floats) -> Floats:
@@ -223,11 +221,11 @@ def _decisions(model: Any, kernel: Floats) -> Floats:
     return decisions.reshape(len(decisions), -1)
 
 
-def _all_classes(probabilities: Floats, model: Any, classes: int) -> Floats:
-    """Adds the classes that a model has not seen, (rows, classes) float64."""
-    values = np.zeros((len(probabilities), classes))
-    values[:, model.classes_] = probabilities
-    return values / values.sum(1, keepdims=True)
+def _predict(model: Any, values: Floats, classes: int) -> Floats:
+    """Probabilities of all classes, (rows, classes) float64; 0 for those that a model lacks."""
+    probabilities = np.zeros((len(values), classes))
+    probabilities[:, model.classes_] = model.predict_proba(values)
+    return probabilities / probabilities.sum(1, keepdims=True)
 
 
 _METHODS: dict[str, Callable[[FoldData], tuple[dict[str, Number], Floats]]] = {

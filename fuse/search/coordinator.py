@@ -114,7 +114,7 @@ class Coordinator:
         for name, title in TITLES.items():
             if name in missing and rows > MOST_ROWS[name]:
                 self.progress.notes.append(
-                    f"no {title} beside the choice: there are more than {MOST_ROWS[name]} rows"
+                    f"the baseline {title} is missing: there are more than {MOST_ROWS[name]} rows"
                 )
             elif name in missing:
                 setting = self._study.baseline_setting()
@@ -130,7 +130,7 @@ class Coordinator:
             self._ledger.store(baselines=self.progress.baselines)
         elif isinstance(message, Failure):
             title = TITLES[request.baseline]
-            self.progress.notes.append(f"no {title} beside the choice: {message.reason}")
+            self.progress.notes.append(f"the baseline {title} is missing: {message.reason}")
 
     def _next_request(self, for_baselines: bool) -> TrainingRequest | None:
         if self._baselines and for_baselines == self._pool.stacked:

@@ -103,7 +103,7 @@ def search(
             progress = coordinator.run()
             choice, setting = _select(ledger, progress.trials, how)
 
-            @functools.cache  # the database may go away meanwhile
+            @functools.cache  # `judge` is called again if the database does not answer
             def judge() -> Look:
                 return _judge(coordinator, choice.number, setting, study, data, outer, splits)
 

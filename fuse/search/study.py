@@ -88,9 +88,9 @@ class ListChoice(Table):
         """What Optuna draws from."""
         return CategoricalDistribution(self.values)
 
-    def resolved(self, key: str, known: StorePools) -> ListChoice:
+    def resolved(self, key: str, store_pools: StorePools) -> ListChoice:
         """Resolves the choice for a store, see `StudyConfig.resolved`."""
-        values = dict.fromkeys(resolve_value(key, value, known) for value in self.values)
+        values = dict.fromkeys(resolve_value(key, value, store_pools) for value in self.values)
         return self.model_copy(update={"values": [*values]})
 
 
@@ -114,7 +114,7 @@ class RangeChoice(Table):
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
-    def resolved(self, key: str, known: StorePools) -> RangeChoice:
+    def resolved(self, key: str, store_pools: StorePools) -> RangeChoice:
         """Returns itself: pools have no ranges."""
         return self
 
@@ -248,17 +248,17 @@ class StudyConfig(Table):
         )
         return [*product(texts, images)]
 
-    def resolved(self, known: StorePools) -> StudyConfig:
+    def resolved(self, store_pools: StorePools) -> StudyConfig:
         """Resolves the study's pools for a store, see `fuse.setting.Setting.resolved`.
 
         Raises:
             SettingsError: No pool of a value is left.
         """
         fixed, *queue = (
-            {key: resolve_value(key, value, known) for key, value in values.items()}
+            {key: resolve_value(key, value, store_pools) for key, value in values.items()}
             for values in (self.fixed, *self.queue)
         )
-        space = {key: choice.resolved(key, known) for key, choice in self.space.items()}
+        space = {key: choice.resolved(key, store_pools) for key, choice in self.space.items()}
         return self.model_copy(update={"fixed": fixed, "space": space, "queue": queue})
 
     def derived_names(self) -> list[DerivedName]:

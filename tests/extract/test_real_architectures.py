@@ -56,7 +56,7 @@ fusion = ["attention_concat"]
     searched = call_json(tmp_path, "search", "--study", "one", "--trials", "1")
     labels, lacking = searched["notes"][:2], searched["notes"][2:]
     assert labels == [r["encoder"] for r in records[:2]]
-    assert all("beside the choice: The rarest class has" in note for note in lacking)
+    assert all("is missing: The rarest class has" in note for note in lacking)
     call(tmp_path, "train", "--study", "one", "--name", "r", "--folds", "2")
     config = json.loads((tmp_path / "runs/r/config.json").read_text())
     (model,) = config["models"]

@@ -165,7 +165,7 @@ def test_a_baseline_that_fails_is_a_note_and_tried_again(tmp_path: Path) -> None
     assert record["trials"]["complete"] == 2
     assert record["baselines"] == []
     assert record["notes"][0] == (
-        "no logistic regression beside the choice: ValueError: no such luck"
+        "the baseline logistic regression is missing: ValueError: no such luck"
     )
     again = run_here(tmp_path / "s.db", 2)
     assert len(again["baselines"]) == 2
@@ -177,7 +177,7 @@ def test_too_many_rows_have_no_baseline(tmp_path: Path, monkeypatch: pytest.Monk
     record = run_here(tmp_path / "s.db", 1)
     assert [of["name"] for of in record["baselines"]] == ["logistic regression"]
     assert record["notes"] == [
-        "no RBF support vectors beside the choice: there are more than 50 rows"
+        "the baseline RBF support vectors is missing: there are more than 50 rows"
     ]
 
 
