@@ -19,7 +19,8 @@ from fuse.figures.records import Scores
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.console import say
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
-from mmsa_cache.data.layouts.report import HEADER, read_labels
+from mmsa_cache.data.layouts.rows import read_labels
+from mmsa_cache.data.layouts.tables import HEADER
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.disk import UNSYNCED_DISK, discard, make_folders, write_atomically, write_new
 from mmsa_cache.files.paths import check_paths, resolve_declared

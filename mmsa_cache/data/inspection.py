@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,10 +133,13 @@ class Inspection:
     notes: list[str] = field(default_factory=list)
     """Remarks on the label files, for users."""
 
+    def add_problems(self, split: str, messages: Iterable[str]) -> None:
+        """Adds problems of a label file."""
+        self.problems += [Problem(split, "", LABEL_FILE, message, True) for message in messages]
+
     def add_error(self, split: str, error: DataError) -> None:
         """Adds the problems of an error that ended the reading of a label file."""
-        for message in error.problems or [f"{error.message} {error.hint}".strip()]:
-            self.problems.append(Problem(split, "", LABEL_FILE, message, True))
+        self.add_problems(split, error.problems or [f"{error.message} {error.hint}".strip()])
 
 
 def inspect(
@@ -165,10 +168,15 @@ def inspect(
         return inspection
     with contextlib.suppress(DataError):  # listing the rows reports the same error
         inspection.classes = classes_of(data)
-    for name in inspection.classes:
-        if (reason := class_problem(name)) is not None:
-            message = f"the label {name[:100]!r} cannot be the name of a class: {reason}"
-            inspection.problems.append(Problem("", "", LABEL_FILE, message, True))
+    reasons = {name: class_problem(name) for name in inspection.classes}
+    inspection.add_problems(
+        "",
+        (
+            f"the label {name[:100]!r} cannot be the name of a class: {reason}"
+            for name, reason in reasons.items()
+            if reason is not None
+        ),
+    )
     all_rows: list[_Row] = []
     listings: list[Listing] = []
     for split in layout.splits or SPLITS[:1]:  # without splits, listing one reports why
@@ -185,12 +193,11 @@ def inspect(
     if read_picture is None:
         return inspection
     inspection.posts = _inspect_all(all_rows, read_picture, advance)
-    for post in inspection.posts:
-        for fault in post.faults:
-            fatal = fault.reason == LEADS_OUT
-            inspection.problems.append(
-                Problem(post.split, post.guid, fault.reason, fault.message, fatal)
-            )
+    inspection.problems += [
+        Problem(post.split, post.guid, fault.reason, fault.message, fault.reason == LEADS_OUT)
+        for post in inspection.posts
+        for fault in post.faults
+    ]
     pictures = {post.picture for post in inspection.posts if post.picture is not None}
     inspection.unlisted = find_unlisted(layout, listings, pictures)
     return inspection
@@ -207,8 +214,7 @@ def _add_listing(inspection: Inspection, split: str, listing: Listing) -> None:
             f"{inspection.labels[split].total() + listing.dropped} rows; rows = 'agreeing' under "
             "[data] keeps those alone"
         )
-    for message in listing.problems:
-        inspection.problems.append(Problem(split, "", LABEL_FILE, message, True))
+    inspection.add_problems(split, listing.problems)
 
 
 def _read_listing(listing: Listing, *, keep: bool) -> tuple[list[LabelRow], Counter[int | None]]:

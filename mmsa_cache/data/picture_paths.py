@@ -11,18 +11,28 @@ import os
 import stat
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mmsa_cache.errors import BadFileError
 from mmsa_cache.files.untrusted import read_regular
 
+from .containers.arrow import ArrowPictures
 from .containers.container import MAX_CONTAINER_BYTES, Container
-from .containers.opening import SUFFIXES, open_container
+from .containers.parquet import ParquetPictures
+from .containers.tar import TarPictures
 from .files import EMPTY_FILE, read_inside, stat_inside
 
 MEMBER_SEPARATOR = "!/"
 """Separates a file and its member."""
 _MOST_OPEN = 8
+_CONTAINER_TYPES: Mapping[str, Callable[[Path], Container]] = {
+    ".parquet": ParquetPictures,
+    ".arrow": ArrowPictures,
+    ".tar": TarPictures,
+}
+CONTAINER_SUFFIXES = tuple(_CONTAINER_TYPES)
+"""Suffixes of files that hold pictures."""
 
 
 def member_path(file: str, member: str) -> str:
@@ -36,7 +46,7 @@ def split_member_path(path: str | Path) -> tuple[Path, str] | None:
     index = text.find(MEMBER_SEPARATOR)
     while index >= 0:
         file = text[:index]
-        if file.lower().endswith(SUFFIXES) and _is_file(file):
+        if file.lower().endswith(CONTAINER_SUFFIXES) and _is_file(file):
             return Path(file), text[index + len(MEMBER_SEPARATOR) :]
         index = text.find(MEMBER_SEPARATOR, index + 1)
     return None
@@ -119,7 +129,7 @@ class _ContainerCache:
         status = path.stat()
         key = (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, os.getpid())
         with self._lock:
-            container = self._open.pop(key, None) or open_container(path)
+            container = self._open.pop(key, None) or _CONTAINER_TYPES[path.suffix.lower()](path)
             self._open[key] = container
             while len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)

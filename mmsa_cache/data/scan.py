@@ -18,13 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.layouts.listing import (
-    UNKNOWN,
-    UNLABELLED,
-    LabelRow,
-    Listing,
-    raise_problems,
-)
+from mmsa_cache.data.layouts.listing import UNKNOWN, UNLABELLED, LabelRow, Listing, raise_problems
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import DataError
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,6 +88,30 @@ class StoredSplit(Table):
         ):
             raise ValueError("the copies are not numbers of classes")
         return self
+
+
+def augmentations(
+    stored: tuple[StoredSplit, SampleTable], modality: str, samples: SampleTable
+) -> str | Sequence[str]:
+    """``POLICY:SEED`` of the copies of all samples, or a list with that of each one.
+
+    Args:
+        stored: A split of the store.
+        modality: ``text`` or ``image``.
+        samples: Samples of the split.
+    """
+    split, table = stored
+    if modality != "text" or not split.others:
+        return split.augmentation
+    digests = table.digests("text")
+    by_digest: Mapping[bytes, str] = {
+        digest.tobytes(): name
+        for name, mask in split.others.items()
+        for digest in digests[unpack_rows(mask, len(table))]
+    }
+    return [
+        by_digest.get(digest.tobytes(), split.augmentation) for digest in samples.digests("text")
+    ]
 
 
 def split_path(cache: Path, split: str) -> Path:

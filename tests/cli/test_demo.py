@@ -9,7 +9,7 @@ import pytest
 
 from mmsa_cache.compose.demo import make_posts
 from mmsa_cache.data.layouts.listing import LABELS
-from mmsa_cache.data.layouts.report import read_labels
+from mmsa_cache.data.layouts.rows import read_labels
 from tests.support.reading import read_split
 from tests.support.small_work import mmsa
 

@@ -16,7 +16,7 @@ from extract.inputs.decode import decode, fit_square
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.files import text_key
-from mmsa_cache.data.layouts.report import read_labels
+from mmsa_cache.data.layouts.rows import read_labels
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.set_aside import pictures_digest
 from mmsa_cache.data.splits import (

@@ -19,8 +19,7 @@ from mmsa_cache.data.files import FOLLOW_HINT
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.mvsa import majority, merge
-from mmsa_cache.data.layouts.report import read_labels
-from mmsa_cache.data.layouts.rows import list_rows
+from mmsa_cache.data.layouts.rows import list_rows, read_labels
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.split_summary import SplitSummary
 from mmsa_cache.errors import DataError

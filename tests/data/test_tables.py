@@ -14,8 +14,7 @@ from mmsa_cache.data.inspection import inspect
 from mmsa_cache.data.layouts.classes import LABELS, ClassNames, infer_classes
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import LabelRow, Listing
-from mmsa_cache.data.layouts.report import read_labels
-from mmsa_cache.data.layouts.rows import classes_of, list_rows
+from mmsa_cache.data.layouts.rows import classes_of, list_rows, read_labels
 from mmsa_cache.data.tables.columns import find_columns
 from mmsa_cache.data.tables.encodings import matching_encodings
 from mmsa_cache.errors import DataError, SettingsError

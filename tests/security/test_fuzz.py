@@ -11,7 +11,7 @@ import pytest
 from fuse.search.study_file import read_study
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.layouts.listing import LABELS
-from mmsa_cache.data.layouts.report import read_labels
+from mmsa_cache.data.layouts.rows import read_labels
 from mmsa_cache.files.hashing import digest
 from mmsa_cache.store.encoder import ENCODER as RECORD
 from mmsa_cache.store.index import INDEX, IndexChange

@@ -18,11 +18,10 @@ from extract.plan import RowPlan, plan_rows
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.layouts.layout import find_layout
-from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.row_masks import pack_rows
 from mmsa_cache.data.split_summary import SplitSummary
 from mmsa_cache.data.splits import copies_per_class
-from mmsa_cache.data.stored_split import StoredSplit, split_path, write_split
+from mmsa_cache.data.stored_split import StoredSplit, augmentations, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.names import MODALITIES, SPLITS
 

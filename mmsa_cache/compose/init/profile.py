@@ -12,14 +12,13 @@ from extract.inputs.english import english_share
 from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.containers.opening import SUFFIXES as CONTAINERS
 from mmsa_cache.data.files import FileNames
 from mmsa_cache.data.layouts.folders import picture_file_names
 from mmsa_cache.data.layouts.layout import Layout, find_layout
 from mmsa_cache.data.layouts.listing import LABELS, UNKNOWN, UNLABELLED, LabelRow, Listing
 from mmsa_cache.data.layouts.rows import list_rows
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.picture_paths import MEMBER_SEPARATOR
+from mmsa_cache.data.picture_paths import CONTAINER_SUFFIXES, MEMBER_SEPARATOR
 from mmsa_cache.data.reader import PairReader
 from mmsa_cache.data.tables import SUFFIXES, open_table
 from mmsa_cache.data.tables.columns import ROLES, find_columns
@@ -160,7 +159,7 @@ def _encodings(data: DataSettings) -> list[str]:
     """The encodings in which tables and texts are valid; utf-8 where there are none."""
     layout = find_layout(data)
     files = [path for split in layout.splits for path in layout.files[split] if path.is_file()]
-    tables = [path for path in files if path.suffix.lower() not in CONTAINERS]
+    tables = [path for path in files if path.suffix.lower() not in CONTAINER_SUFFIXES]
     encodings = matching_encodings(_beginnings(tables))
     if encodings[:1] == ["utf-16"] or len(tables) < len(files):
         return encodings

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.layouts.report import read_labels
+from mmsa_cache.data.layouts.rows import read_labels
 from mmsa_cache.data.set_aside import read_set_aside
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable

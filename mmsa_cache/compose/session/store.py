@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.console import say
-from mmsa_cache.data.policies import augmentations
-from mmsa_cache.data.stored_split import StoredSplit, read_split, split_path
+from mmsa_cache.data.stored_split import StoredSplit, augmentations, read_split, split_path
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.features.computed_pools import COMPUTED

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .container import arrow_source, parse_column_row, require_picture, validate_batch
+from .container import arrow_source, locate_cell, require_picture, validate_batch
 
 _FILE = b"ARROW1"
 _START = 8
@@ -76,10 +76,7 @@ class ArrowPictures:
 
     def picture(self, member: str, limit: int) -> bytes:
         """The bytes of ``COLUMN/ROW``."""
-        column, row = parse_column_row(member)
-        if self._schema.names.count(column) != 1 or not len(self._ends) or row >= self._ends[-1]:
-            return require_picture(None, limit)
-        batch_index = int(np.searchsorted(self._ends, row, "right"))
+        column, row, batch_index = locate_cell(member, self._schema.names, self._ends)
         if (column, batch_index) not in self._columns:
             try:
                 batch = validate_batch(self._batches[batch_index].select([column]))

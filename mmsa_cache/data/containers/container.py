@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mmsa_cache.errors import BadFileError
 from mmsa_cache.files.untrusted import descriptor_path, open_regular
@@ -86,13 +89,22 @@ def too_large_error(size: int, limit: int) -> BadFileError:
     return BadFileError("too large", f"{size} bytes, more than the limit of {limit}")
 
 
-def parse_column_row(member: str) -> tuple[str, int]:
-    """Parses ``COLUMN/ROW``, rows from 0.
+def locate_cell(member: str, names: Sequence[str], ends: NDArray[np.int64]) -> tuple[str, int, int]:
+    """Parses ``COLUMN/ROW``, rows from 0, into column, row and index of the row's group.
+
+    Args:
+        member: The member.
+        names: Names of the columns.
+        ends: Row behind each group of rows, (groups,).
 
     Raises:
-        BadFileError: The member is not of this form.
+        BadFileError: There is no such cell.
     """
-    column, _, row = member.rpartition("/")
-    if not column or not row.isascii() or not row.isdecimal() or len(row) > 15:
+    column, _, digits = member.rpartition("/")
+    if not column or not digits.isascii() or not digits.isdecimal() or len(digits) > 15:
         raise BadFileError("missing", "no picture is there (expected COLUMN/ROW)")
-    return column, int(row)
+    row = int(digits)
+    group = int(np.searchsorted(ends, row, "right"))
+    if names.count(column) != 1 or group == len(ends):
+        raise BadFileError("missing", "no picture is there")
+    return column, row, group

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mmsa_cache.data.thrift import ThriftReader
 
 from .chunks import Chunk, chunks
-from .container import arrow_source, parse_column_row, require_picture, validate_batch
+from .container import arrow_source, locate_cell, require_picture, validate_batch
 
 _BUFFER = 1 << 20
 _MOST_HEADER = 1 << 16
@@ -144,19 +144,15 @@ class ParquetPictures:
 
     def picture(self, member: str, limit: int) -> bytes:
         """The bytes of ``COLUMN/ROW``."""
-        column, row = parse_column_row(member)
-        names = self._file.schema.names
-        if names.count(column) != 1 or not len(self._ends) or row >= self._ends[-1]:
-            return require_picture(None, limit)
+        column, row, group = locate_cell(member, self._file.schema.names, self._ends)
         with self._lock:
             if (column, row) not in self._passed:
-                self._read(column, row)
+                self._read(column, row, group)
             data = self._passed.pop((column, row))
             self._bytes -= len(data or b"")
         return require_picture(data, limit)
 
-    def _read(self, column: str, row: int) -> None:
-        group = int(np.searchsorted(self._ends, row, "right"))
+    def _read(self, column: str, row: int, group: int) -> None:
         leaf = leaf_name(self._file.schema.field(column))
         usable = [c for c in self._cursors if (c.leaf, c.group) == (leaf, group) and c.row <= row]
         if usable:

@@ -122,14 +122,17 @@ class _LayoutFinder:
     def tables(self) -> list[Layout]:
         """Tables of other names, in the folder, in ``data``, or in one folder per split."""
         for folder in (self._root, self._root / "data"):
-            files = group_by_split(path for path in self._files_in(folder) if is_table(path))
+            files = group_by_split(self._tables_in(folder))
             if any(files.values()):
                 return [Layout("tables", files)]
-        by_split_folder = {split: self._tables_in_split_folders(split) for split in SPLITS}
+        by_split_folder = {
+            split: [path for folder in self._folders_of(split) for path in self._tables_in(folder)]
+            for split in SPLITS
+        }
         if any(by_split_folder.values()):
             return [Layout("tables", by_split_folder)]
         for folder in (self._root, self._root / "data"):
-            tables = [path for path in self._files_in(folder) if is_table(path)]
+            tables = self._tables_in(folder)
             if tables and are_table_parts(tables):
                 return [_one_table(tables, self._data)]
         return []
@@ -187,18 +190,13 @@ class _LayoutFinder:
         saved = saved_tables(folder) if STATE in names else None
         return [p for p in paths if saved is None or p.name in saved or p.suffix != ".arrow"]
 
+    def _tables_in(self, folder: Path) -> list[Path]:
+        return [path for path in self._files_in(folder) if is_table(path)]
+
     def _folders_of(self, split: str) -> list[Path]:
         names = list_names(self._root, folders=True)
         names = [name for name in names if name.lower() in SPLIT_STEMS[split]]
         return [self._inside(self._root / name) for name in names]
-
-    def _tables_in_split_folders(self, split: str) -> list[Path]:
-        return [
-            path
-            for folder in self._folders_of(split)
-            for path in self._files_in(folder)
-            if is_table(path)
-        ]
 
     def _matches(self, patterns: Sequence[str]) -> list[Path]:
         """Files that match patterns, except texts of pairs: ``test1.txt`` beside ``test1.jpg``."""

@@ -113,6 +113,30 @@ def classes_of(data: DataSettings) -> tuple[str, ...]:
     return classes or LABELS
 
 
+def read_labels(
+    path: Path, classes: tuple[str, ...] = LABELS, data: DataSettings | None = None
+) -> list[LabelRow]:
+    """Reads the guids and labels of a ``guid,tag`` file (UTF-8) or of any table.
+
+    Args:
+        path: The label file.
+        classes: Class names; a class's code is its index.
+        data: Columns and encoding of a table.
+
+    Raises:
+        DataError: Lists all problems, one line per cause.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no label file {path}.", "Give an existing one with --labels.")
+    settings = (data or DataSettings()).model_copy(update={"root": path})
+    plain = path.suffix.lower() == ".txt"
+    listing = Listing(path, "report" if plain else "tables", "", ClassNames(classes))
+    listing.read = table_rows([path], with_utf8(settings) if plain else settings)
+    rows = list(listing.rows())
+    raise_problems(listing.problems, path)
+    return rows
+
+
 def _count_labels(files: Sequence[Path], data: DataSettings) -> Counter[str]:
     """Counts the labels.
 

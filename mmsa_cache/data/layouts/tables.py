@@ -15,13 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.files import (
-    EMPTY_TEXT,
-    IMAGE_SUFFIXES,
-    MAX_TEXT_BYTES,
-    is_unicode,
-    strip_text,
-)
+from mmsa_cache.data.files import EMPTY_TEXT, IMAGE_SUFFIXES, MAX_TEXT_BYTES, is_unicode, strip_text
 from mmsa_cache.data.picture_paths import MEMBER_SEPARATOR
 from mmsa_cache.data.tables import Cell, cell_text, open_table
 from mmsa_cache.data.tables.columns import find_columns

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
-from mmsa_cache.data.layouts.report import HEADER
+from mmsa_cache.data.layouts.tables import HEADER
 from mmsa_cache.files.disk import UNSYNCED_DISK, make_folders, write_new
 
 from .sizes import Sizes
