@@ -1,4 +1,4 @@
-"""Names of temporary files, and whether the process that made one has ended."""
+"""Names of temporary files, which tell whether their process has ended."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
-"""Start of the names of unfinished files."""
+"""Prefix of unfinished files."""
 _OLD = 24 * 3600.0
-"""Seconds after which a temporary file of another machine is left over."""
+"""Seconds after which a temporary file of another machine counts as abandoned."""
 _LIFE = os.urandom(4).hex()
-"""Tells this process from earlier ones of the same number."""
+"""Distinguishes this process from earlier ones with the same number."""
 
 
 def process_mark() -> str:
@@ -24,12 +24,12 @@ def process_mark() -> str:
 def is_abandoned(mark: str) -> bool:
     """Whether a mark (up to a dot) names an ended process of this machine."""
     own = re.match(rf"{re.escape(platform.node())}-(\d+)-([0-9a-f]+)(\.|$)", mark)
-    if own is None:  # of another machine, whose name may begin like this one's
+    if own is None:  # another machine; its name may begin like this one's
         return False
     number, life = int(own[1]), own[2]
-    if number == os.getpid():  # in a container every run may have the same number
+    if number == os.getpid():  # in containers every run may have the same number
         return life != _LIFE
-    import psutil  # os.kill would end a process of Windows
+    import psutil  # on Windows, os.kill would end the process
 
     try:
         return not psutil.pid_exists(number)
@@ -38,7 +38,7 @@ def is_abandoned(mark: str) -> bool:
 
 
 def is_abandoned_file(path: Path) -> bool:
-    """Whether a temporary file belongs to no process any more: none of this machine, or too old."""
+    """Whether a temporary file's process has ended or, on another machine, the file is old."""
     mark = re.search(rf"\.({re.escape(platform.node())}-\d+-\w+)\.\d+$", path.name)
     if mark is not None:
         return is_abandoned(mark[1])

@@ -1,6 +1,6 @@
-"""Everything that is written: over no link, whole or not at all.
+"""Writes files atomically and never through links.
 
-Files are changed only through the steps of a `Disk`; tests pass disks that fail, or end the
+Files are changed only through the methods of a `Disk`; tests pass disks that fail, or end the
 process, at any of them. `tests.lint` refuses other calls that open files for writing, move or
 remove them.
 """
@@ -24,39 +24,38 @@ from .paths import OPENS_FOLDERS, check_target, open_parent, os_flags, refuse_li
 from .untrusted import open_regular
 
 CLOCK_TICK = 0.05
-"""Seconds in which two writes may get the same time from the system's clock."""
+"""Seconds within which two writes may get the same modification time."""
 _WRITE = os.O_WRONLY | os_flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 _PIECE = 8 << 20
-"""Bytes of one write."""
+"""Most bytes of one write."""
 _count = itertools.count()
 
 
 class Disk:
-    """The steps that everything written is made of."""
+    """The operations that change files and folders."""
 
     def create(self, path: Path) -> int:
-        """A new file's descriptor; an existing file or a link is never written to."""
+        """Creates a file and returns its descriptor; fails if there is a file or a link."""
         with open_parent(path) as (folder, name):
             return os.open(name, _WRITE | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
 
     def append(self, path: Path, size: int | None = None) -> int:
-        """The descriptor of a regular file that is written to at its end; made if it is missing.
+        """Opens a regular file for appending, and returns its descriptor.
 
         Args:
-            path: The file.
-            size: Its bytes that count: what lies behind them, an unfinished line, is cut off. The
-                file must be there then.
+            path: The file; created if it is missing and ``size`` is None.
+            size: Truncates the file to this size first, to remove an unfinished line.
         """
         with open_parent(path) as (folder, name):
             try:
-                how = _WRITE | os.O_APPEND | (os.O_CREAT if size is None else 0)
-                descriptor = os.open(name, how, 0o666, dir_fd=folder)
+                mode = _WRITE | os.O_APPEND | (os.O_CREAT if size is None else 0)
+                descriptor = os.open(name, mode, 0o666, dir_fd=folder)
             except OSError:
                 check_target(path)
                 raise
         try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 check_target(path)
             if size is not None:
                 os.ftruncate(descriptor, size)
@@ -66,20 +65,20 @@ class Disk:
         return descriptor
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Takes back what was written behind the first ``size`` bytes, if possible."""
+        """Truncates a file to ``size`` bytes, if possible."""
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, size)
 
     def write(self, descriptor: int, data: memoryview) -> int:
-        """Writes some of the data; how many bytes."""
+        """Writes some of the data and returns the number of bytes."""
         return os.write(descriptor, data)
 
     def fsync(self, descriptor: int) -> None:
-        """Returns when a file or a folder is on the medium."""
+        """Waits until a file or a folder is on the medium."""
         os.fsync(descriptor)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Gives a file or folder another name, in place of what has that name."""
+        """Renames a file or folder, replacing a file of the new name."""
         with open_parent(old) as (source, name), open_parent(new) as (target, new_name):
             os.replace(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
@@ -94,12 +93,12 @@ class Disk:
             os.rmdir(name, dir_fd=folder)
 
     def make_folder(self, path: Path, *, fresh: bool = False, mode: int = 0o777) -> None:
-        """Makes a folder in one that exists.
+        """Makes a folder in an existing one.
 
         Args:
             path: The folder.
-            fresh: It must not be there yet.
-            mode: Permissions of a new one, less those that the user's mask takes.
+            fresh: Whether it must not exist yet.
+            mode: Permissions of a new folder, before the user's mask.
         """
         with open_parent(path) as (folder, name):
             try:
@@ -111,7 +110,7 @@ class Disk:
 
 
 class UnsyncedDisk(Disk):
-    """Does not wait for the medium: for what is made again after a loss of power."""
+    """Does not wait for the medium; for files that can be made again after a loss of power."""
 
     def fsync(self, descriptor: int) -> None:
         """Returns at once."""
@@ -121,11 +120,11 @@ DISK, UNSYNCED_DISK = Disk(), UnsyncedDisk()
 
 
 @contextlib.contextmanager
-def explain_write_errors(place: Path) -> Iterator[None]:
-    """Names the file that could not be written when a step fails.
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turns errors of the system into a `DiskError` that names the file.
 
     Raises:
-        DiskError: A step failed.
+        DiskError: An operation inside the block failed.
     """
     try:
         yield
@@ -133,7 +132,7 @@ def explain_write_errors(place: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise DiskError(
-            f"{place} cannot be written: {error.strerror or error}.",
+            f"{path} cannot be written: {error.strerror or error}.",
             "Nothing partial was published. Repair the disk, free space or change the permissions; "
             "the same command resumes.",
         ) from error
@@ -142,15 +141,15 @@ def explain_write_errors(place: Path) -> Iterator[None]:
 def write_new(
     path: Path, content: bytes | memoryview | list[memoryview], disk: Disk = DISK
 ) -> None:
-    """Writes a file that does not exist and waits until it is on the medium; removes a failed one.
+    """Writes a new file and waits until it is on the medium; an incomplete one is removed.
 
     Args:
-        path: The file.
-        content: Its bytes, whole or piece by piece.
-        disk: What it is written to.
+        path: The file, which must not exist.
+        content: Its bytes, whole or in pieces.
+        disk: Performs the writes.
 
     Raises:
-        OSError: A step failed.
+        OSError: A write failed.
     """
     descriptor = disk.create(path)
     try:
@@ -168,12 +167,12 @@ def write_new(
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that does not exist, for a library that writes to an open one; removes a failed one.
+    """Opens a new file for writing, without waiting for the medium.
 
-    It need not be on the medium at the end.
+    The file is removed if the block fails.
 
     Raises:
-        OSError: A step failed.
+        OSError: A write failed.
     """
     with os.fdopen(DISK.create(path), "wb") as file:
         try:
@@ -192,10 +191,10 @@ def discard(path: Path, disk: Disk = DISK) -> None:
 def sync(path: Path, disk: Disk = DISK) -> None:
     """Waits until a file's content, or the names in a folder, are on the medium."""
     if not OPENS_FOLDERS and path.is_dir():
-        return  # Windows asks for nothing of the kind
-    # Windows flushes a file for whoever may write to it.
-    how = (os.O_RDONLY if OPENS_FOLDERS else os.O_RDWR) | os_flags("O_NOFOLLOW", "O_NONBLOCK")
-    descriptor = os.open(path, how)
+        return  # not needed on Windows
+    # Windows flushes only files that are open for writing.
+    mode = (os.O_RDONLY if OPENS_FOLDERS else os.O_RDWR) | os_flags("O_NOFOLLOW", "O_NONBLOCK")
+    descriptor = os.open(path, mode)
     try:
         disk.fsync(descriptor)
     finally:
@@ -203,7 +202,7 @@ def sync(path: Path, disk: Disk = DISK) -> None:
 
 
 def make_folders(path: Path, disk: Disk = DISK) -> None:
-    """Makes a folder and those above it, durably."""
+    """Makes a folder and its parents, and waits until they are on the medium."""
     missing = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
     for folder in reversed(missing):
         disk.make_folder(folder)
@@ -212,15 +211,15 @@ def make_folders(path: Path, disk: Disk = DISK) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a folder and what is in it, links themselves; what cannot be removed stays."""
+    """Removes a folder and its content, if possible; links are removed, not followed."""
     with contextlib.suppress(OSError), open_parent(path) as (folder, name):
         shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds a line in one write, so that lines of several processes do not mix.
+    """Appends a line in one write, so that lines of several processes do not mix.
 
-    What a killed process left unfinished gets a line of its own.
+    An unfinished line of a killed process is ended first.
     """
     descriptor = DISK.append(path)
     try:
@@ -234,22 +233,27 @@ def append_line(path: Path, line: str) -> None:
 
 
 def touch_after(path: Path, others: Iterable[Path]) -> None:
-    """Dates a file after others, of which some may be of a time when the clock was ahead."""
+    """Makes a file's modification time later than that of others, even if the clock was ahead."""
     with open_parent(path) as (folder, name):
         newest = 0
         for other in others:
             with contextlib.suppress(OSError):  # it was removed meanwhile
                 newest = max(newest, other.stat().st_mtime_ns)
         if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns <= newest:
-            later = newest + 1_000_000  # file systems keep at least so much of a second
+            later = newest + 1_000_000  # ns; the resolution of file systems
             os.utime(name, ns=(later, later), dir_fd=folder, follow_symlinks=False)
 
 
 def copy_new(source: Path, target: Path, limit: int) -> None:
-    """Copies a regular file, no link, under a name that is free.
+    """Copies a regular file to a new one.
+
+    Args:
+        source: The file, which must be no link.
+        target: The copy, which must not exist.
+        limit: Most bytes.
 
     Raises:
-        OSError: A step failed, or the source is a link.
+        OSError: A read or write failed, or the source is a link.
         ValueError: The source is no regular file, or too large.
     """
     with open_regular(source, links=False) as file:
@@ -262,11 +266,11 @@ def copy_new(source: Path, target: Path, limit: int) -> None:
 
 
 def link_or_copy(old: Path, new: Path) -> None:
-    """The same file under another name, which is free; a copy where the disk knows no links.
+    """Makes a hard link under a new name, or a copy where the file system has no links.
 
     Raises:
-        OSError: A step failed.
-        ValueError: It is no regular file.
+        OSError: The link or the copy failed.
+        ValueError: The file is no regular file.
     """
     links: Any = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
     with open_parent(old) as (source, name), open_parent(new) as (target, new_name):
@@ -279,10 +283,10 @@ def link_or_copy(old: Path, new: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes | memoryview, disk: Disk = DISK) -> None:
-    """Replaces a file atomically.
+    """Replaces a file atomically, or makes it.
 
     Raises:
-        DiskError: It stays as it was.
+        DiskError: A write failed; the file is unchanged.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{process_mark()}.{next(_count)}")
     with explain_write_errors(path):

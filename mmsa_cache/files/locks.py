@@ -1,9 +1,8 @@
-"""Locks between processes, also where the file system has no ``flock``.
+"""Locks between processes, also on file systems without ``flock``.
 
-There a lock is a lease: a file whose holder touches it all the time. One that nobody has touched
-for `_LEASE` seconds, by the clock of whoever watches it, is taken from its holder, who may be a
-machine that is gone. A holder that was only slow finds that out before it changes anything, if it
-asks (`LockCheck`).
+There a lock is a lease: a file that its holder touches regularly. A lease that was not touched for
+`_LEASE` seconds, by the clock of the process that waits, has expired and may be taken over. A slow
+holder notices the loss before it changes anything if it calls its `LockCheck`.
 """
 
 from __future__ import annotations
@@ -35,37 +34,37 @@ from .paths import check_target
 from .untrusted import open_regular
 
 LockCheck = Callable[[], None]
-"""Raises `LostLockError` where a lock is not held any more; for just before what needs it."""
-# filelock's own choice is, for a Python without fcntl, a lock that outlives its holder.
+"""Raises `LostLockError` if the lock was lost; to be called before each change that needs it."""
+# Without fcntl, filelock would choose a lock that outlives its holder.
 _Lock: type[BaseFileLock] = WindowsFileLock if sys.platform == "win32" else UnixFileLock
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What network disks answer, and a Python without fcntl."""
+"""Errors of network disks, and of Python without fcntl."""
 _LONGEST = 900.0
-"""Seconds to wait for a lock that is held for moments only, or for a merge."""
+"""Most seconds to wait for a lock that is held for short work."""
 _LEASE = 120.0
-"""Seconds without a touch after which a lease has expired; its holder touches it every 40."""
+"""Seconds without a touch after which a lease expires; the holder touches it every 40."""
 _LOOK = 5.0
-"""Seconds between two looks at whether a lease has expired."""
+"""Seconds between two checks of whether a lease has expired."""
 _State = tuple[OwnerRecord | None, int, int, int]
 _seen: dict[Path, tuple[_State, float]] = {}
-"""What each lease was like when it was first seen so, and when that was."""
+"""The last state of each lease, and when it was first seen."""
 
 
 @contextlib.contextmanager
 def hold_lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[LockCheck]:
-    """Holds a lock; where ``flock`` does not work, as on some network disks, a lease.
+    """Holds a lock; a lease where ``flock`` does not work, as on some network disks.
 
     Args:
         path: The lock's file.
-        waiting: Called once if another process has it, which may be for long then.
+        waiting: Called once if another process holds the lock; the wait has no limit then.
 
     Raises:
         LinkError: It is a link, or lies behind one.
-        OSError: The file cannot be made, or another process does not let go.
+        OSError: The file cannot be made, or another process keeps the lock for too long.
     """
     check_target(path)
     lock: BaseFileLock = _Lock(path, fallback_to_soft=False)
-    check: LockCheck = lambda: None  # noqa: E731  (the system keeps a lock while its process lives)
+    check: LockCheck = lambda: None  # noqa: E731  (flock holds until the process ends)
     try:
         _acquire(lock, waiting)
     except OSError as error:
@@ -84,20 +83,20 @@ def hold_lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator
 
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Holds a lock if no process has it; gives whether it does."""
+    """Holds a lock if it is free; yields whether it does."""
     try:
         with hold_lock(path, _give_up):
             yield True
-    except _TakenError:
+    except _LockedError:
         yield False
 
 
-class _TakenError(Exception):
-    """Another process has the lock."""
+class _LockedError(Exception):
+    """Another process holds the lock."""
 
 
 def _give_up() -> None:
-    raise _TakenError
+    raise _LockedError
 
 
 def _acquire(lock: BaseFileLock, waiting: Callable[[], None] | None) -> None:
@@ -114,7 +113,7 @@ def _acquire(lock: BaseFileLock, waiting: Callable[[], None] | None) -> None:
                 if isinstance(error, OSError):
                     raise
                 raise OSError(errno.ENOLCK, str(error)) from error
-            if isinstance(error, LeaseSettingsMismatch):  # it is not waited for
+            if isinstance(error, LeaseSettingsMismatch):  # raised without waiting
                 time.sleep(patience)
         else:
             return
@@ -124,15 +123,15 @@ def _acquire(lock: BaseFileLock, waiting: Callable[[], None] | None) -> None:
 
 
 def _has_expired(lease: SoftFileLease) -> bool:
-    """Removes a lease that has expired; whether it did.
+    """Removes a lease if it has expired; returns whether it did.
 
-    filelock takes it over where two names can be exchanged in one step; on NFS and SMB they cannot,
-    and there it lets it be, as everywhere one of another duration, and an empty file, which a loss
-    of power may leave.
+    filelock itself takes over expired leases only where the file system can exchange two names
+    atomically (not on NFS and SMB), and never a lease of another duration or an empty file, which
+    a loss of power may leave.
     """
     path, owner = Path(lease.lock_file), lease.owner
     try:
-        with open_regular(path, links=False) as file:  # on NFS opening is what asks the server
+        with open_regular(path, links=False) as file:  # opening makes NFS ask the server
             now = os.fstat(file.fileno())
     except (OSError, ValueError):
         return False
@@ -144,10 +143,10 @@ def _has_expired(lease: SoftFileLease) -> bool:
     turn = int((time.monotonic() - since) / _LEASE)
     if turn < 1 or not (now.st_size == 0 or (owner is not None and owner.mode == "lease")):
         return False
-    # One of those who watch removes it, lest a second one removes what a third has made since; if
-    # that one dies over it, it is another one's turn later.
-    one = SoftFileLock(f"{path}.{now.st_ino}-{now.st_ctime_ns}-{turn}", timeout=0)
-    with contextlib.suppress(Timeout), one:
+    # Only one of the waiting processes removes it: a second one might remove a newer lease. If that
+    # one dies meanwhile, another one gets a turn later.
+    remover = SoftFileLock(f"{path}.{now.st_ino}-{now.st_ctime_ns}-{turn}", timeout=0)
+    with contextlib.suppress(Timeout), remover:
         if lease.owner == owner:
             lease.break_lock()
             return True

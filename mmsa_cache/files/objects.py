@@ -1,7 +1,7 @@
 """A folder of an object store (``s3://BUCKET/PATH``, or another address that fsspec knows).
 
-Objects are put whole and under their final names. Credentials come from the environment alone, as
-the client of the store finds them there; an address that holds some is refused.
+Objects are written whole under their final names. Credentials come from the environment alone; an
+address with a password is refused.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from mmsa_cache.errors import (
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://[^\s?#*\[\]{}]+")
 _PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-_AWAY = re.compile(
+_UNAVAILABLE = re.compile(
     "Connect|Timeout|Endpoint|Disconnected|Payload|IncompleteRead|DNS|Unavailable|SlowDown|Internal"
 )
-"""Part of the names of errors of a server that does not answer, or cannot now."""
+"""Parts of the names of errors that say that a server is unavailable."""
 PATIENCE = 180.0
-"""Seconds that a store which answered before is waited for, beside what its client waits."""
+"""Seconds to retry a store that has answered before, besides the client's own retries."""
 _LONGEST_LISTING = 600.0
-"""Seconds: pages of a listing may lead to one another without end."""
+"""Seconds; the pages of a hostile listing may never end."""
 T = TypeVar("T")
 _LOGIN = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the role of this machine, and "
@@ -48,7 +48,7 @@ class ObjectFolder:
     """The objects below an address; picklable, without credentials.
 
     Raises:
-        SettingsError: It is none, or holds a password.
+        SettingsError: The address is invalid, or holds a password.
     """
 
     def __init__(self, url: str) -> None:
@@ -69,67 +69,67 @@ class ObjectFolder:
         return ObjectFolder, (self.url,)
 
     def below(self, folder: str) -> ObjectFolder:
-        """Those in one of its folders."""
+        """The objects in a subfolder."""
         return ObjectFolder(f"{self.url}/{folder}")
 
     def sizes(self) -> dict[str, int]:
-        """Every object that is there now: its name below the address → bytes.
+        """Lists all objects: name below the address → bytes.
 
         Raises:
-            CacheError: As all methods here: the store refuses, or does not answer.
+            CacheError: The store refuses or does not answer. All methods raise it.
         """
 
         def sizes(client: Any, root: str) -> dict[str, int]:
             client.invalidate_cache()
             bound = {"timeout": _LONGEST_LISTING} if client.async_impl else {}
             return {
-                path.removeprefix(f"{root}/"): about["size"]
-                for path, about in client.find(root, detail=True, **bound).items()
-                if about["type"] == "file" and path.startswith(f"{root}/")
+                path.removeprefix(f"{root}/"): details["size"]
+                for path, details in client.find(root, detail=True, **bound).items()
+                if details["type"] == "file" and path.startswith(f"{root}/")
             }
 
-        return self._ask(sizes)
+        return self._call(sizes)
 
     def put(self, name: str, content: bytes | memoryview) -> None:
-        """Puts an object, in place of one of that name."""
-        self._ask(lambda client, root: client.pipe_file(f"{root}/{name}", bytes(content)))
+        """Writes an object, replacing one of the same name."""
+        self._call(lambda client, root: client.pipe_file(f"{root}/{name}", bytes(content)))
 
     def put_files(self, files: Mapping[str, Path]) -> None:
-        """Puts the contents of files, side by side, name → file."""
+        """Uploads files in parallel, name → file."""
         paths = [os.fspath(path) for path in files.values()]
-        self._ask(lambda client, root: client.put(paths, [f"{root}/{name}" for name in files]))
+        self._call(lambda client, root: client.put(paths, [f"{root}/{name}" for name in files]))
 
     def ranges(self, names: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """Bytes of objects from a first to an end, side by side; None of one that is gone."""
+        """Reads byte ranges (first, end) of objects in parallel; None for a missing object."""
         starts, ends = [first for first, _ in ranges], [end for _, end in ranges]
 
         def read(client: Any, root: str) -> list[bytes | None]:
             paths = [f"{root}/{name}" for name in names]
-            found = client.cat_ranges(paths, starts, ends, on_error="return")
-            for content in found:
+            contents = client.cat_ranges(paths, starts, ends, on_error="return")
+            for content in contents:
                 if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                     raise content
-            return [None if isinstance(content, Exception) else content for content in found]
+            return [None if isinstance(content, Exception) else content for content in contents]
 
-        return self._ask(read)
+        return self._call(read)
 
     def fetch(self, files: Mapping[str, Path], most: Mapping[str, int]) -> None:
-        """Downloads objects, name → file; the folders must be there.
+        """Downloads objects, name → file, into existing folders.
 
         Args:
-            files: Where they go.
-            most: Bytes that each may have, by its name.
+            files: Target files by object name.
+            most: Most bytes by object name.
 
         Raises:
-            DamagedCacheError: One is larger; no more of it is read.
+            DamagedCacheError: An object is larger; the download stops.
         """
         limits = {os.fspath(path): most[name] for name, path in files.items()}
 
         def fetch(client: Any, root: str) -> None:
             names = [f"{root}/{name}" for name in files]
-            client.get(names, [*limits], callback=_bounded(limits))
+            client.get(names, [*limits], callback=_size_limits(limits))
 
-        self._ask(fetch)
+        self._call(fetch)
 
     @functools.cached_property
     def _client(self) -> tuple[Any, str]:
@@ -144,39 +144,39 @@ class ObjectFolder:
             ) from error
         return client, str(root)
 
-    def _ask(self, question: Callable[[Any, str], T]) -> T:
-        """Asks the client; waits for a store that answered before and does not now."""
+    def _call(self, operation: Callable[[Any, str], T]) -> T:
+        """Runs an operation of the client; retries while a store is unavailable for a time."""
         until = time.monotonic() + PATIENCE if self._answered else 0.0
         pauses = (min(2.0**number, 15.0) for number in itertools.count())
         while True:
             try:
-                found = question(*self._client)
+                result = operation(*self._client)
             except MmsaError:
                 raise
             except Exception as error:  # clients raise many kinds: network, name, access
-                told = self._told(list(error_chain(error)))
-                if told is None:
+                explained = self._explain(list(error_chain(error)))
+                if explained is None:
                     raise
-                if not isinstance(told, _AwayError) or time.monotonic() > until:
-                    raise told from error
-                say(f"{told.message} It is asked again.")
+                if not isinstance(explained, _UnavailableError) or time.monotonic() > until:
+                    raise explained from error
+                say(f"{explained.message} It is asked again.")
                 time.sleep(next(pauses))
             else:
                 self._answered = True
-                return found
+                return result
 
-    def _told(self, causes: Sequence[BaseException]) -> CacheError | None:
-        """The error of what a client raised; None where a disk of this machine failed."""
+    def _explain(self, causes: Sequence[BaseException]) -> CacheError | None:
+        """The error that explains one of a client; None if a local disk failed."""
         names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
         answers = [getattr(cause, "response", None) or {} for cause in causes]
         codes = {str(a["Error"].get("Code")) for a in answers if "Error" in a}
-        reason = ", ".join(codes) or _blotted(str(causes[0]).partition("\n")[0])[:500]
+        reason = ", ".join(codes) or _mask_secrets(str(causes[0]).partition("\n")[0])[:500]
         if "NoSuchBucket" in codes:
             return CacheNotFoundError(f"There is no bucket for {self.url}.", "Make it first.")
         if names & {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}:
             return CacheError(f"The environment has no credentials for {self.url}.", _LOGIN)
-        if any(map(_AWAY.search, names | codes)):
-            return _AwayError(f"{self.url} does not answer.", f"Check the network. {_AGAIN}")
+        if any(map(_UNAVAILABLE.search, names | codes)):
+            return _UnavailableError(f"{self.url} does not answer.", f"Check the network. {_AGAIN}")
         if "PermissionError" in names and not self._is_local:
             return CacheError(f"The credentials may not use {self.url}: {reason}.", _LOGIN)
         if isinstance(causes[0], OSError) and causes[0].errno is not None and not codes:
@@ -184,8 +184,8 @@ class ObjectFolder:
         return CacheError(f"{self.url} did not do what was asked of it: {reason}.", _AGAIN)
 
 
-def _bounded(most: Mapping[str, int]) -> Any:
-    """Ends downloads that are larger than stated, by the names of their files."""
+def _size_limits(most: Mapping[str, int]) -> Any:
+    """A callback that ends downloads above the limits, by the names of their files."""
     from fsspec.callbacks import Callback
 
     class Bounded(Callback):  # type: ignore[misc]
@@ -206,18 +206,18 @@ def _bounded(most: Mapping[str, int]) -> Any:
     return Bounded()
 
 
-class _AwayError(CacheError):
-    """A store does not answer."""
+class _UnavailableError(CacheError):
+    """The store is unavailable."""
 
 
 def error_chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on."""
+    """An error and its chain of causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _blotted(text: str) -> str:
+def _mask_secrets(text: str) -> str:
     for name in _SECRETS:
         text = text.replace(os.environ.get(name) or "\0", "***")
     return text

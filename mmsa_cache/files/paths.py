@@ -1,4 +1,4 @@
-"""Paths walked without following links, so that nothing planted redirects what is written.
+"""Opens folders without following links, so that planted links cannot redirect writes.
 
 A folder that a user declares (``[cache] dir``, ``--to``) may itself lie behind links, which
 `resolve_declared` follows once, outside the working folder. From there on no step may be a link.
@@ -18,24 +18,24 @@ from mmsa_cache.errors import LinkError, SettingsError
 
 
 def os_flags(*names: str) -> int:
-    """Flags of `os.open` that this system has."""
+    """The sum of those flags of `os.open` that this system has."""
     return sum(getattr(os, name, 0) for name in names)
 
 
 OPENS_FOLDERS = os.open in os.supports_dir_fd
-"""Whether a folder can be opened, to be a path's first step: not on Windows."""
-# O_PATH, of Linux, asks for no right to read the folders on the way.
+"""Whether folders can be opened and paths be relative to them: not on Windows."""
+# Linux's O_PATH needs no right to read the folders.
 _WALK = os.O_RDONLY | os_flags("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
 
 
 def shipped_studies() -> Path:
-    """The studies that come with mmsa: beside its packages in a clone, in one when installed."""
+    """The folder of mmsa's own studies: beside the packages in a clone, inside when installed."""
     inside = Path(__file__).resolve().parents[1] / "studies"
     return inside if inside.is_dir() else inside.parents[1] / "studies"
 
 
 def is_valid_path(value: object) -> bool:
-    """Whether a value may be the name of a file: no NUL is in it, and no half of a character."""
+    """Whether a value can be a file's name: encodable, without NUL."""
     if not isinstance(value, str | os.PathLike):
         return False
     try:
@@ -45,10 +45,10 @@ def is_valid_path(value: object) -> bool:
 
 
 def check_paths(**values: object) -> None:
-    """Refuses arguments that are no paths of files; None is as by default.
+    """Refuses arguments that are neither paths nor None.
 
     Raises:
-        SettingsError: Names them all.
+        SettingsError: With all of them.
     """
     wrong = [
         f"{name}={shorten(repr(value), 100)}"
@@ -68,16 +68,16 @@ def _is_short(path: str) -> bool:
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:
-    """A path whose ``~`` is a folder; one of a user that there is not stays."""
+    """Replaces ``~`` by the home folder, unless there is no such user."""
     with contextlib.suppress(RuntimeError):
         return Path(path).expanduser()
     return Path(path)
 
 
 def resolve_declared(path: Path) -> Path:
-    """A folder or file that the user names, without the links outside the working folder.
+    """Resolves the links of a path that the user named, outside the working folder.
 
-    Links below the working folder stay: they may have come with somebody's files.
+    Links below the working folder stay, and are refused later: they may come with foreign files.
     """
     path = expand_home(path)
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve follows links)
@@ -87,7 +87,7 @@ def resolve_declared(path: Path) -> Path:
 
 
 def _steps(path: Path) -> tuple[Path, tuple[str, ...]]:
-    """Where the walk begins, and the names from there to the path."""
+    """The folder to start from, and the names from there to the path."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100
     home = Path.cwd()
     start = home if absolute.is_relative_to(home) else Path(absolute.anchor)
@@ -96,15 +96,15 @@ def _steps(path: Path) -> tuple[Path, tuple[str, ...]]:
 
 @contextlib.contextmanager
 def open_parent(path: Path) -> Iterator[tuple[int | None, str]]:
-    """Opens the folder that holds a path, step by step and over no link.
+    """Opens the parent folder of a path, one folder after the other, without following links.
 
     Yields:
-        Its descriptor and the path's last name, for the ``dir_fd`` of the calls of `os`; none and
-        the path where no folder can be opened.
+        Its descriptor, for ``dir_fd``, and the path's last name; None and the whole path where
+        folders cannot be opened.
 
     Raises:
-        LinkError: A step is a link.
-        OSError: A folder is missing, or is none.
+        LinkError: A folder on the way is a link.
+        OSError: A folder is missing, or is no folder.
     """
     start, names = _steps(path)
     *above, name = names or (".",)
@@ -119,9 +119,9 @@ def open_parent(path: Path) -> Iterator[tuple[int | None, str]]:
             try:
                 inner = os.open(step, _WALK, dir_fd=folder)
             except OSError as error:
-                place = start.joinpath(*above[:number])
-                refuse_link(place)
-                raise type(error)(error.errno, error.strerror, str(place)) from None
+                failed = start.joinpath(*above[:number])
+                refuse_link(failed)
+                raise type(error)(error.errno, error.strerror, str(failed)) from None
             os.close(folder)
             folder = inner
         yield folder, name
@@ -130,10 +130,10 @@ def open_parent(path: Path) -> Iterator[tuple[int | None, str]]:
 
 
 def refuse_link(path: Path) -> None:
-    """Refuses a path that is itself a link.
+    """Refuses a path that is a link.
 
     Raises:
-        LinkError: It is one.
+        LinkError: It is a link.
     """
     if path.is_symlink():
         raise LinkError(
@@ -143,26 +143,26 @@ def refuse_link(path: Path) -> None:
 
 
 def check_target(path: Path, *, folder: bool = False, replaced: bool = False) -> None:
-    """Checks a path that a library is about to open by its name, to write to it.
+    """Checks a path before something is written to it by its name.
 
     Args:
-        path: There may be nothing there yet.
-        folder: Whether it is to be a folder; else a regular file.
-        replaced: Whether another file takes its place: then it may have other names.
+        path: A file or folder; it need not exist.
+        folder: Whether it must be a folder; else a regular file.
+        replaced: Whether the file will be replaced; it may then have hard links.
 
     Raises:
-        LinkError: It, or a step to it, is a link, or it is of another kind.
+        LinkError: It is a link, lies behind one, or is of another kind.
     """
     try:
         with open_parent(path) as (parent, name):
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return
     refuse_link(path)
-    fits, kind = (stat.S_ISDIR, "folder") if folder else (stat.S_ISREG, "regular file")
-    if not fits(found.st_mode):
+    is_kind, kind = (stat.S_ISDIR, "folder") if folder else (stat.S_ISREG, "regular file")
+    if not is_kind(status.st_mode):
         raise LinkError(f"{path} is no {kind}: it is not written to.", "Remove it.")
-    if not (folder or replaced) and found.st_nlink > 1:
+    if not (folder or replaced) and status.st_nlink > 1:
         raise LinkError(
             f"{path} has another name (a hard link), of what may be anybody's file: it is not "
             "written to.",
@@ -171,14 +171,14 @@ def check_target(path: Path, *, folder: bool = False, replaced: bool = False) ->
 
 
 def check_tree(folder: Path) -> None:
-    """Checks that a folder, if it is there, holds folders and regular files alone.
+    """Checks that a folder, if it exists, holds only folders and regular files.
 
     Raises:
-        LinkError: Something else is there.
+        LinkError: It holds something else.
     """
     check_target(folder, folder=True)
-    for place, folders, files in os.walk(folder):  # links to folders are not walked
+    for parent, folders, files in os.walk(folder):  # does not follow links
         for name in folders:
-            check_target(Path(place, name), folder=True)
+            check_target(Path(parent, name), folder=True)
         for name in files:
-            check_target(Path(place, name))
+            check_target(Path(parent, name))

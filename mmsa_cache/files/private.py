@@ -1,4 +1,4 @@
-"""Folders that nobody but this user can write to."""
+"""Folders that only this user can write to."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from .paths import resolve_declared
 
 
 def private_folder(name: str) -> Path | None:
-    """A folder of the user's cache directory, for code that is loaded again later.
+    """A folder in the user's cache directory, for compiled code that is loaded again.
 
     Args:
-        name: What it is for.
+        name: Name of the folder.
 
     Returns:
-        The folder; None where it cannot be made, or others can write to it or to those above it.
+        The folder; None if it cannot be made, or others can write to it or to its parents.
     """
     try:
         home = resolve_declared(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
         make_folders(home)
-        found = home / "mmsa" / name
-        for folder in (home, found.parent, found):
+        path = home / "mmsa" / name
+        for folder in (home, path.parent, path):
             if folder != home:
                 DISK.make_folder(folder, mode=stat.S_IRWXU)
-            if not _is_private(folder):  # nor is anything put there, as by sudo in a user's home
+            if not _is_private(folder):  # e.g. under sudo in another user's home
                 return None
-        return found.absolute()
-    except (OSError, RuntimeError, MmsaError):  # as of a home that is not there
+        return path.absolute()
+    except (OSError, RuntimeError, MmsaError):  # e.g. there is no home
         return None
 
 
 def _is_private(folder: Path) -> bool:
-    if not hasattr(os, "getuid"):  # as on Windows, where a user's folders are his own
+    if not hasattr(os, "getuid"):  # on Windows, where a user's folders are private
         return True
-    found = folder.stat()
+    status = folder.stat()
     others = stat.S_IWGRP | stat.S_IWOTH
-    return found.st_uid == os.getuid() and not found.st_mode & others
+    return status.st_uid == os.getuid() and not status.st_mode & others

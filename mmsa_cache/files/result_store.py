@@ -1,4 +1,4 @@
-"""Finished pieces of long work, content-addressed."""
+"""Content-addressed results of finished parts of long work."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _MAX_BYTES = 16 << 20
 
 
 class ResultStore:
-    """Finished pieces of long work, a small file each, addressed by their identity.
+    """Results of finished parts of long work, a small file each, addressed by their identity.
 
     Args:
-        folder: Made when there is something to keep.
+        folder: Created with the first result.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def find(self, identity: Mapping[str, object]) -> JsonObject | None:
-        """What `put` was given for the same identity; None where there is none."""
+        """The record that `put` stored for an identity; None if there is none."""
         try:
-            found = parse_json(read_regular(self._path(identity), _MAX_BYTES))
-            same = canonical_json(object_at(found, "of")) == canonical_json(identity)
-            return dict(object_at(found, "record")) if same else None
+            content = parse_json(read_regular(self._path(identity), _MAX_BYTES))
+            same = canonical_json(object_at(content, "of")) == canonical_json(identity)
+            return dict(object_at(content, "record")) if same else None
         except (OSError, ValueError):
             return None
 
@@ -45,10 +45,10 @@ class ResultStore:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keeps other processes from doing the same work meanwhile.
+        """Keeps other processes from doing the same work.
 
         Raises:
-            SettingsError: One is at work.
+            SettingsError: Another process is at work.
         """
         make_folders(self._folder)
         with try_lock(self._folder / ".lock") as free:

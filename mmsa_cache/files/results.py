@@ -1,4 +1,4 @@
-"""Files that the user asks for by their names: ``--out``, ``--html``."""
+"""Files that the user names for results: ``--out``, ``--html``."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ def check_outputs(*paths: Path | None, force: bool) -> None:
     """Checks, before any work, that results may be written.
 
     Args:
-        paths: The files; None: nothing is written.
-        force: Whether files that are there are replaced.
+        paths: The files; None is skipped.
+        force: Whether existing files may be replaced.
 
     Raises:
-        SettingsError: One is there already, or is no regular file.
-        LinkError: One is a link, or lies behind one.
+        SettingsError: A file exists already, or is no regular file.
+        LinkError: A path is a link, or lies behind one.
     """
     for path in filter(None, paths):
-        place = resolve_declared(path)
-        check_target(place, replaced=True)
-        if place.exists() and not force:
+        target = resolve_declared(path)
+        check_target(target, replaced=True)
+        if target.exists() and not force:
             raise SettingsError(
                 f"{path} exists already.", "Give another name, or --force to replace it."
             )
 
 
 def write_result(path: Path, content: str) -> None:
-    """Writes a file that was claimed, whole or not at all; makes its folder.
+    """Writes a file atomically, and makes its folder; see `check_outputs`.
 
     Raises:
-        DiskError: It stays as it was.
+        DiskError: A write failed; the file is unchanged.
     """
-    place = resolve_declared(path)
-    make_folders(place.parent)
-    write_atomically(place, content.encode())
+    target = resolve_declared(path)
+    make_folders(target.parent)
+    write_atomically(target, content.encode())

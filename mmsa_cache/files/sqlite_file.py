@@ -1,8 +1,8 @@
-"""SQLite files of anybody, checked before a library opens them.
+"""Checks untrusted SQLite files before a library opens them.
 
-What SQLite itself does for whoever opens a file: it plays back a journal that lies beside it, and
-deletes the file that the journal may name; it writes to files beside it, through links too; it runs
-views, triggers and virtual tables. None of that is in files that mmsa has written.
+Opening a file, SQLite plays back a journal beside it and deletes a further file that the journal
+may name; it writes to files beside it, also through links; it runs views, triggers and virtual
+tables. Files that mmsa has written contain none of that.
 """
 
 from __future__ import annotations
@@ -24,54 +24,54 @@ from .table_owners import check_owner
 from .untrusted import open_regular
 
 Schema = frozenset[tuple[str, str, str, str | None]]
-"""Kind, name, table and statement of each table and index; no statement where it comes with one."""
+"""Kind, name, table and statement of each table and index; automatic indexes have no statement."""
 MOST_ROWS = 1_000_000
-"""Of all tables together, where they are known."""
+"""Most rows of all tables together, if the schema is known."""
 MOST_BYTES = 1 << 29
-"""Of a file."""
+"""Most bytes of a file."""
 LONGEST = 1 << 20
-"""Characters of one value, where the tables are known."""
+"""Most characters of one value, if the schema is known."""
 SECONDS = 90.0
-"""After which a file that is locked, or never ends, is given up."""
+"""Most seconds for a file that is locked or takes long to read."""
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
-"""The end of a journal that names a further file, see sqlite.org/fileformat2.html, section 3."""
+"""Last bytes of a journal that names a further file, see sqlite.org/fileformat2.html, section 3."""
 _STEPS = 10_000
-"""Of SQLite's machine, between two looks at the clock."""
+"""Instructions of SQLite between two checks of the time."""
 _MOST_NAMES = 1000
 _REFUSES = re.compile(
     r"CREATE TRIGGER \w+ BEFORE \w+ ON \w+ FOR EACH ROW WHEN [^()]+ "
     r"BEGIN SELECT RAISE\(ABORT, '[^']*'\); END",
 )
-"""MLflow has such a trigger; it calls nothing and reads no other row."""
+"""A trigger as MLflow has it: it calls no function and reads no other row."""
 _GROWS = re.compile(
     r"\|\||/\*|--|\b(zeroblob|randomblob|hex|quote|replace|printf|format|json_\w+|concat\w*)\W*\(",
     re.IGNORECASE,
 )
-"""What makes a long value of a short one, in a check, a default or a generated column."""
+"""Functions that make long values of short ones, in checks, defaults or generated columns."""
 _ANEW = "Restore it, or begin anew in another file (--storage sqlite:///FILE)."
-"""A search can; what else is kept in a database begins anew when that is moved away."""
+"""``--storage`` is an option of searches; other databases begin anew when they are moved away."""
 
 
 def sqlite_uri(file: Path) -> str:
-    """A file's address for SQLite."""
+    """The URI of a file for SQLite."""
     return f"file:{quote(str(file.absolute()))}"
 
 
 def check_sqlite(file: Path, known: Schema | None = None, *, write: bool) -> dict[str, int]:
-    """Checks a SQLite file that is about to be opened; there may be none yet.
+    """Checks a SQLite file before it is opened.
 
     Args:
-        file: The file.
-        known: All that it may hold, of Optuna's; None: it is MLflow's, any tables and indexes, and
-            triggers that only refuse.
-        write: Whether it will be written to; only then what a killed process of its left is undone.
+        file: The file; it need not exist.
+        known: The whole schema that it may have (Optuna's); None: it is MLflow's, with any tables
+            and indexes, and triggers that only refuse changes.
+        write: Whether it will be written to; only then an unfinished write is rolled back.
 
     Returns:
-        How many rows each of its tables has, if they are known.
+        Number of rows by table, if the schema is known.
 
     Raises:
         LinkError: It, or a file that SQLite keeps beside it, is a link.
-        ModelError: Another program's, damaged, or larger than anything that mmsa writes.
+        ModelError: It is another program's, damaged, or too large.
     """
     _check_files(file)
     if not file.exists() or file.stat().st_size == 0:
@@ -81,21 +81,21 @@ def check_sqlite(file: Path, known: Schema | None = None, *, write: bool) -> dic
     mode = "ro"
     while True:
         try:
-            rows = _look(file, mode, known, deadline)
-            _check_header(file)  # that of a journal may have come
+            rows = _read_counts(file, mode, known, deadline)
+            _check_header(file)  # again: playing back a journal may change it
             return rows
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of its own words
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may not be UTF-8
             name = getattr(error, "sqlite_errorname", "")
             if name == "SQLITE_INTERRUPT" and time.monotonic() < deadline:
-                raise KeyboardInterrupt from None  # it came while SQLite was at work
+                raise KeyboardInterrupt from None  # Ctrl-C during a query
             if name == "SQLITE_READONLY_ROLLBACK" and write:
                 mode = "rw"
             elif name != "SQLITE_BUSY" or time.monotonic() > deadline:
-                raise _said(file, name, error) from error
+                raise _explain(file, name, error) from error
 
 
 def _check_files(file: Path) -> None:
-    """Checks the kinds of a database's files, and what its journal names."""
+    """Checks the files beside a database, and whether its journal names another file."""
     check_target(file)
     for end in ("-wal", "-shm"):
         beside = file.with_name(file.name + end)
@@ -108,7 +108,7 @@ def _check_files(file: Path) -> None:
             )
     journal = file.with_name(f"{file.name}-journal")
     check_target(journal)
-    # A search that runs elsewhere may end with its journal at any time.
+    # Another process may remove its journal at any time.
     with contextlib.suppress(FileNotFoundError), open_regular(journal, links=False) as content:
         size = os.fstat(content.fileno()).st_size
         content.seek(max(0, size - len(_NAMES_ANOTHER)))
@@ -120,9 +120,9 @@ def _check_files(file: Path) -> None:
 
 
 def _check_header(file: Path) -> None:
-    """Refuses a file beside which SQLite would make a log, whoever only reads it.
+    """Refuses files that are too large or have a write-ahead log, which even readers write to.
 
-    Closing it drops every lock that this process has on it: none of its connections may be in a
+    Closing the file drops all locks of this process on it: none of its connections may be in a
     transaction.
     """
     with open_regular(file, links=False) as content:
@@ -134,7 +134,7 @@ def _check_header(file: Path) -> None:
         raise ModelError(f"{file} is another program's: it has a write-ahead log.", _ANEW)
 
 
-def _look(file: Path, mode: str, known: Schema | None, deadline: float) -> dict[str, int]:
+def _read_counts(file: Path, mode: str, known: Schema | None, deadline: float) -> dict[str, int]:
     opened = sqlite3.connect(f"{sqlite_uri(file)}?mode={mode}", timeout=1.0, uri=True)
     with contextlib.closing(opened) as connection:
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
@@ -154,19 +154,19 @@ def _look(file: Path, mode: str, known: Schema | None, deadline: float) -> dict[
 
 
 def _check_schema(file: Path, rows: list[Any], known: Schema | None) -> None:
-    """Refuses what computes more than a comparison or a difference, and what is not known."""
+    """Refuses unknown tables, and schema entries that could run expensive or unsafe code."""
     tables = {row[1] for row in rows if row[0] == "table"}
     check_owner(str(file), tables, "MLflow" if known is None else "Optuna")
     for row in rows:
-        kind, name, _, made = row
+        kind, name, _, statement = row
         if known is not None:
-            fits = row in known
+            allowed = row in known
         elif kind == "trigger":
-            fits = _REFUSES.fullmatch(" ".join(str(made).split())) is not None
+            allowed = _REFUSES.fullmatch(" ".join(str(statement).split())) is not None
         else:
-            plain = not str(made).upper().startswith("CREATE VIRTUAL")
-            fits = kind in ("table", "index") and plain and not _GROWS.search(str(made))
-        if len(rows) > _MOST_NAMES or not fits:
+            plain = not str(statement).upper().startswith("CREATE VIRTUAL")
+            allowed = kind in ("table", "index") and plain and not _GROWS.search(str(statement))
+        if len(rows) > _MOST_NAMES or not allowed:
             raise ModelError(
                 f"The database {file} holds what mmsa did not write: {kind} {name!r:.100}.", _ANEW
             )
@@ -187,8 +187,8 @@ def _counts(
         yield table, count
 
 
-def _said(file: Path, name: str, error: Exception) -> ModelError:
-    """What SQLite's own error means."""
+def _explain(file: Path, name: str, error: Exception) -> ModelError:
+    """The error that explains one of SQLite."""
     if name == "SQLITE_READONLY_ROLLBACK":
         return ModelError(
             f"{file} was left in the middle of a write, by a process that was killed.",

@@ -1,4 +1,4 @@
-"""Folders among the system's temporary ones."""
+"""Temporary folders."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _START = "mmsa-"
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder of this user alone; it goes at the end, and so do those of killed processes."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_START}*"):
-        if is_abandoned(left.name.removeprefix(_START)):
-            remove_tree(left)
+    """A private temporary folder, removed at the end; those of killed processes are removed too."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_START}*"):
+        if is_abandoned(folder.name.removeprefix(_START)):
+            remove_tree(folder)
     start = f"{_START}{process_mark()}."
     with tempfile.TemporaryDirectory(prefix=start, ignore_cleanup_errors=True) as name:
         yield resolve_declared(Path(name))

@@ -1,4 +1,4 @@
-"""Files of anybody, read with a limit. Nothing else reads files."""
+"""Reads untrusted files with a size limit. All files are read through this module."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mmsa_cache.json_value import Json
 from .paths import os_flags
 
 _OPEN = Path("/dev/fd")
-"""Where open files have names: not on Windows."""
+"""Folder with a name for each open descriptor; missing on Windows."""
 _READS = threading.Lock()
 _MAX_HEADER = 16 << 20
-"""Bytes; the library takes 100 MB, of which it makes gigabytes."""
+"""Most bytes; safetensors accepts 100 MB, from which it builds gigabytes."""
 
 
 def open_regular(path: Path, *, links: bool = True) -> BufferedReader:
-    """Opens a regular file for reading: no pipe that never ends, no device.
+    """Opens a regular file for reading, and refuses pipes and devices.
 
     Args:
         path: The file.
@@ -38,29 +38,29 @@ def open_regular(path: Path, *, links: bool = True) -> BufferedReader:
         OSError: It cannot be opened.
         ValueError: It is no regular file.
     """
-    how = os.O_RDONLY | os_flags("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+    mode = os.O_RDONLY | os_flags("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
     if not links and not os_flags("O_NOFOLLOW") and path.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    descriptor = os.open(path, how if links else how | os_flags("O_NOFOLLOW"))
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
+    descriptor = os.open(path, mode if links else mode | os_flags("O_NOFOLLOW"))
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
         os.close(descriptor)
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise ValueError("it is no regular file")
     return os.fdopen(descriptor, "rb")
 
 
 def descriptor_path(file: BufferedReader, path: Path) -> str:
-    """What a library opens, to read an open file: by its descriptor, where that has a name.
+    """A name by which a library can open an open file.
 
-    What has been looked at is what is opened then.
+    It names the descriptor where possible, so that the checked file is the one that is read.
     """
     return str(_OPEN / str(file.fileno()) if _OPEN.exists() else path)
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """`os.pread`, which Windows lacks."""
+    """`os.pread`, also on Windows."""
     if hasattr(os, "pread"):
         return os.pread(descriptor, size, offset)
     with _READS:
@@ -69,7 +69,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def read_regular(path: Path, limit: int, *, links: bool = True) -> bytes:
-    """Reads a regular file that is no larger than stated.
+    """Reads a regular file of limited size.
 
     Args:
         path: The file.
@@ -78,10 +78,10 @@ def read_regular(path: Path, limit: int, *, links: bool = True) -> bytes:
 
     Raises:
         OSError: It cannot be opened or read.
-        ValueError: It is no such file.
+        ValueError: It is no regular file, or too large.
     """
     with open_regular(path, links=links) as file:
-        # A read makes room for all that it is asked for, whatever there is.
+        # A read allocates all the bytes that it asks for.
         size = os.fstat(file.fileno()).st_size
         data = file.read(size + 1) if size <= limit else b""
     if max(size, len(data)) > limit:
@@ -90,7 +90,7 @@ def read_regular(path: Path, limit: int, *, links: bool = True) -> bytes:
 
 
 def read_part(path: Path, offset: int, count: int) -> bytes:
-    """Bytes of a regular file, as many as there are up to a count.
+    """Reads up to ``count`` bytes of a regular file.
 
     Raises:
         OSError: It cannot be opened or read.
@@ -103,7 +103,7 @@ def read_part(path: Path, offset: int, count: int) -> bytes:
 
 @contextlib.contextmanager
 def open_tensors(path: Path, *, links: bool = True) -> Iterator[Any]:
-    """Opens a safetensors file; a tensor is mapped when it is asked for.
+    """Opens a safetensors file; tensors are mapped at their first use.
 
     Args:
         path: The file.
@@ -112,7 +112,7 @@ def open_tensors(path: Path, *, links: bool = True) -> Iterator[Any]:
     Raises:
         OSError: It cannot be opened.
         ValueError: It is no regular file, or its header is too long.
-        SafetensorError: It is no such file.
+        SafetensorError: It is no safetensors file.
     """
     with open_regular(path, links=links) as file:
         header = int.from_bytes(file.read(8), "little")
@@ -123,20 +123,20 @@ def open_tensors(path: Path, *, links: bool = True) -> Iterator[Any]:
 
 
 def parse_json(data: bytes | str) -> Json:
-    """JSON from anywhere, without numbers that are infinite or none.
+    """Parses untrusted JSON; infinite numbers and NaN are refused.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is invalid.
     """
     try:
-        found: Json = json.loads(data, parse_float=_finite, parse_constant=_finite)
-        return found
+        value: Json = json.loads(data, parse_float=_finite, parse_constant=_finite)
+        return value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
 def _finite(number: str) -> float:
-    found = float(number)
-    if not math.isfinite(found):
+    value = float(number)
+    if not math.isfinite(value):
         raise ValueError(f"{number[:20]} is no finite number")
-    return found
+    return value
