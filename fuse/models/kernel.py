@@ -29,6 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fuse.mapping import is_mapped
 from mmsa_cache.names import pool_of
 
 from .classifier import FUSED, Classifier, Inputs
@@ -171,7 +172,12 @@ class KernelClassifier(Classifier):
             norms = [self.norms[name].get_buffer(b) for name in names for b in ("mean", "scale")]
             read = [*norms, *(x[name] for x in (vectors, landmarks) for name in names)]
             square = squared_distances(partial(self._block, names=names), vectors, landmarks, read)
-            total = w * rate * square if total is None else total.addcmul_(w * rate, square)
+            if total is None:
+                total = w * rate * square
+            elif is_mapped(total):  # `vmap` has no rule for the operation in place
+                total = torch.addcmul(total, w * rate, square)
+            else:
+                total.addcmul_(w * rate, square)
         assert total is not None
         return total.exp_()
 
