@@ -18,7 +18,7 @@ from fuse.models.model import MultimodalClassifier
 from fuse.setting import Setting
 from fuse.training.classifier import gather_batch, matmul_precision
 from fuse.training.ensemble import Ensemble
-from fuse.training.programs import model_inputs
+from fuse.training.member import model_inputs
 from mmsa_cache.features.bank import FeatureBank
 
 Weights = NDArray[np.float64]

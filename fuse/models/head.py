@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .linear import Linear
-from .members import BatchNorm
 from .noise import Dropout
 from .parts import ModelPart, count
+from .stacked_layers import BatchNorm
 
 
 class Head(nn.Module):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fuse.mapping import call_for_members, is_mapped
 from mmsa_cache.native import float32, onednn
 
-from .members import stacked_linear
+from .stacked_layers import stacked_linear
 
 _WORTH = 2_500_000
 """Fewest multiplications of a product for which oneDNN saves more than the detour costs."""

@@ -21,7 +21,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch, Dims
 from mmsa_cache.native import float32
 
-from .programs import model_inputs
+from .member import model_inputs
 
 _PREDICTED_ROWS = 128
 """Rows of a forward pass without gradients."""

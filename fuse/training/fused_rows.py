@@ -11,7 +11,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
 from .classifier import gather_batch, matmul_precision
-from .programs import model_inputs
+from .member import model_inputs
 
 _MOST_BYTES = 1 << 29
 _ROWS_AT_ONCE = 512

@@ -23,7 +23,7 @@ from .classifier import bank_options, gather_batch
 from .copies import draw_one_copy
 from .fused_rows import FusedRows
 from .initial import InitialState, draw_initial, make_loss
-from .programs import Member
+from .member import Member
 from .rates import BETAS, cached_rates, make_optimiser
 from .scoring import Scores, score_model
 from .stopping import is_last_epoch

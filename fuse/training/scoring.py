@@ -20,7 +20,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
 from .classifier import compute_logits, gather_batch, matmul_precision, predict
-from .programs import model_inputs, stacked_inputs
+from .member import model_inputs, stacked_inputs
 
 Scores = Callable[[], MetricScores | None]
 """Computes the scores of a member, None without validation rows. It is only called for members

@@ -23,7 +23,7 @@ from fuse.models.linear import linear
 
 from .classifier import gather_batch
 from .copies import row_weights
-from .programs import model_inputs
+from .member import model_inputs
 from .rates import make_optimiser
 from .runner import Runner
 from .scoring import Scores

@@ -29,7 +29,7 @@ from .buckets import Buckets, Shape
 from .classifier import autocast_dtype, gather_batch
 from .flat_parameters import FlatParameters, stack_buffers
 from .graphs import StepRepeater
-from .programs import join, model_inputs, stacked_inputs
+from .member import join, model_inputs, stacked_inputs
 from .rates import BETAS
 from .runner import Runner
 from .scoring import StackScores

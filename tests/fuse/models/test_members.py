@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fuse.models.attention import MultiHeadAttention
 from fuse.models.head import Head
 from fuse.models.linear import Linear
-from fuse.models.members import BatchNorm
+from fuse.models.stacked_layers import BatchNorm
 
 MEMBERS, ROWS = 3, 8
 Stacked = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]

@@ -15,7 +15,7 @@ from fuse.setting import complete
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import gather_batch, predict
 from fuse.training.copies import draw_one_copy
-from fuse.training.programs import model_inputs
+from fuse.training.member import model_inputs
 from fuse.training.runner import Runner
 from fuse.training.solver import Solver
 from fuse.training.task import Checkpoint, Task

@@ -22,8 +22,8 @@ from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import build, compute_logits, gather_batch, make_model, predict
 from fuse.training.ensemble import Blend, Ensemble
 from fuse.training.final import train
+from fuse.training.member import Member
 from fuse.training.plan import plan_parts
-from fuse.training.programs import Member
 from fuse.training.recipe import Recipe
 from fuse.training.task import Fit, Task, TrainingError
 from fuse.training.trainer import fit, fit_group
