@@ -1,1 +1,1 @@
-"""What stores hold."""
+"""The content and the maintenance of stores: ``mmsa cache``."""

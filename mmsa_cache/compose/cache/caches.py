@@ -50,7 +50,7 @@ def existing_caches(settings: Settings) -> list[CacheInfo]:
     """Describes all features of a store.
 
     Raises:
-        CacheNotFoundError: There are none.
+        CacheNotFoundError: The store has no features.
         StaleCacheError: All of them are of an older schema.
     """
     store = Store(settings.cache.dir)

@@ -1,1 +1,1 @@
-"""Stage one: rows are read, checked, encoded and stored."""
+"""Stage one: reads, checks, encodes and stores rows."""

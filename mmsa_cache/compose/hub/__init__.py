@@ -1,1 +1,1 @@
-"""``mmsa cache push`` and ``pull``: a store as a data set repository of the Hugging Face hub."""
+"""Stores, exports and data sets at the Hugging Face hub and in object stores."""

@@ -93,7 +93,7 @@ def fetch_model(address: str, *, online: bool) -> Path:
 
     Raises:
         SettingsError: The address is invalid.
-        ModelError: The export is not on this machine, or is none.
+        ModelError: The export is not on this machine, or its files are invalid.
         CacheError: The hub cannot be reached, or has no such model for this user.
     """
     from huggingface_hub.constants import HF_ASSETS_CACHE

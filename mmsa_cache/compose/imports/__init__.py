@@ -1,1 +1,1 @@
-"""``mmsa cache import``: features that somebody else computed."""
+"""``mmsa cache import``: features of other programs."""

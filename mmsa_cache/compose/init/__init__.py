@@ -1,1 +1,1 @@
-"""``mmsa init``: what a data set is like, and the settings that it needs."""
+"""``mmsa init``: the profile of a data set, and an ``mmsa.toml`` for it."""

@@ -1,1 +1,1 @@
-"""Trained models at work: prediction, evaluation, comparison."""
+"""Prediction, evaluation and comparison with trained models."""

@@ -39,7 +39,7 @@ class Evaluation:
 
     run: str
     split: str | None
-    """None where the rows are those of a label file."""
+    """None for the rows of a label file."""
     rule: Decide
     """Decision rule of the scores."""
     rows_seen_in_training: int
@@ -52,7 +52,7 @@ class Evaluation:
     """By each decision rule."""
     intervals: ScoreIntervals
     without_duplicates: Scores | None
-    """Scores of the rows that are neither; None where there are none."""
+    """Scores of all other rows; None if there are none."""
     halves: dict[Presence, Scores]
     """Scores by the modalities of the rows; empty where all rows have both."""
 

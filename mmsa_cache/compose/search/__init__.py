@@ -1,1 +1,1 @@
-"""Searches for settings, and the studies that hold them."""
+"""Searches for settings, and their studies."""

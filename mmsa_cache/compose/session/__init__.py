@@ -1,1 +1,1 @@
-"""What one command works on: data, encoders and features, each resolved once."""
+"""Data, encoders and features of one command, each resolved once."""

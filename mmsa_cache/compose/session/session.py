@@ -1,4 +1,4 @@
-"""What one command works on: data, encoders and features, each resolved once."""
+"""Data, encoders and features of one command, each resolved once."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From settings to a run."""
+"""``mmsa train``: from settings to a run."""

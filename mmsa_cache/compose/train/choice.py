@@ -1,4 +1,4 @@
-"""What a training trains: recipes of settings, and where they come from."""
+"""The recipes of settings that a command trains, and where they come from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..session.session import Session
 
 @dataclass(frozen=True, slots=True)
 class ChosenRecipes:
-    """What to train."""
+    """Recipes to train, chosen by a request."""
 
     recipes: list[Recipe]
     """One for all outer parts, or one a part."""

@@ -1,4 +1,4 @@
-"""The options of ``mmsa train``."""
+"""The request of a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEGABYTES = 200
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """What to train, and how."""
+    """The options of ``mmsa train``."""
 
     studies: Sequence[str] = ()
     """Each a study (``NAME`` or ``NAME:TRIAL``), or ``best`` of all comparable ones; empty: the
