@@ -113,8 +113,8 @@ def fit(
         units=scores,
         tuned=tuned,
         seconds=round(time.perf_counter() - started, 2),
-        held_out=HeldOut.of_units([split.validation for split in splits], held_out).encode(),
-        outer=HeldOut.of_units([split.judged for split in splits], outer).encode(),
+        held_out=HeldOut.average([split.validation for split in splits], held_out).encode(),
+        outer=HeldOut.average([split.judged for split in splits], outer).encode(),
     )
 
 
@@ -250,8 +250,8 @@ def compare_baselines(
         labels: Class codes of all rows.
         groups: Duplicate groups of all rows.
     """
-    held_out = HeldOut.of_units([s.validation for s in splits], [p.held_out for p in predictions])
-    outer = HeldOut.of_units([s.judged for s in splits], [p.outer for p in predictions])
+    held_out = HeldOut.average([s.validation for s in splits], [p.held_out for p in predictions])
+    outer = HeldOut.average([s.judged for s in splits], [p.outer for p in predictions])
 
     def compare(choice: HeldOut, record: HeldOutRecord, name: str) -> dict[str, BaselineComparison]:
         _, (baseline, own) = stack_held_out([HeldOut.decode(record, name), choice], len(labels))

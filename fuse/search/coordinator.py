@@ -227,7 +227,7 @@ class Coordinator:
                 seconds=reply.seconds,
                 steps=trial.steps,
             ),
-            None if reply.pruned else HeldOut.of_units(self._pool.validation, reply.held_out),
+            None if reply.pruned else HeldOut.average(self._pool.validation, reply.held_out),
         )
         self.progress.training_seconds += reply.seconds
         self._finished_here += 1

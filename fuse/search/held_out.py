@@ -47,7 +47,7 @@ class HeldOut:
     """(rows, classes), averaged over seeds."""
 
     @classmethod
-    def of_units(
+    def average(
         cls, validation: Sequence[NDArray[np.int64]], probabilities: Sequence[NDArray[Any]]
     ) -> HeldOut:
         """Averages the predictions of trainings: every row of a fold has one a seed.

@@ -117,7 +117,7 @@ def search(
         study=study.name,
         select=how,
         metric=study.metric,
-        inner_units=list(choice.units),
+        inner_units=list(choice.scores),
         outer_rows=len(outer),
         looks_at_outer_rows=len(looks),
         **_outcomes(progress, len(workers.devices[:most]), time.monotonic() - started),

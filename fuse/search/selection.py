@@ -30,7 +30,7 @@ class ScoredTrial:
     """A trial that was trained on every split (fold and seed)."""
 
     number: int
-    units: tuple[float, ...]
+    scores: tuple[float, ...]
     """Score on each split, in the same order for every trial."""
     parameters: int
     """Trained parameters of its model."""
@@ -39,14 +39,14 @@ class ScoredTrial:
 
     @property
     def score(self) -> float:
-        return float(np.mean(self.units))
+        return float(np.mean(self.scores))
 
     @property
     def standard_error(self) -> float:
         """Of the mean over splits: sd / √n."""
-        if len(self.units) < 2:
+        if len(self.scores) < 2:
             return 0.0
-        return float(np.std(self.units, ddof=1) / math.sqrt(len(self.units)))
+        return float(np.std(self.scores, ddof=1) / math.sqrt(len(self.scores)))
 
 
 def scored_trials(trials: Sequence[Trial]) -> list[ScoredTrial]:
@@ -88,14 +88,14 @@ def ties(trials: Sequence[ScoredTrial], folds: int) -> list[int]:
     2003).
     """
     ordered = sorted(trials, key=lambda trial: (-trial.score, trial.number))
-    best = np.array(ordered[0].units)
+    best = np.array(ordered[0].scores)
     n = len(best)
     if n < 2:
         return [trial.number for trial in ordered]
     limit = stdtrit(n - 1, (1 + LEVEL) / 2)  # Student's t
     tied = []
     for trial in ordered:
-        difference = best - np.array(trial.units)
+        difference = best - np.array(trial.scores)
         error = math.sqrt((1 / n + 1 / (folds - 1)) * float(difference.var(ddof=1)))
         if difference.mean() <= limit * error:
             tied.append(trial.number)

@@ -152,7 +152,7 @@ def fake_baseline(
         return np.where((rows % 10 == 0)[:, None], np.full((1, classes), 1 / classes), found)
 
     parts = {
-        key: HeldOut.of_units(rows, [predicted(of) for of in rows]).encode()
+        key: HeldOut.average(rows, [predicted(of) for of in rows]).encode()
         for key, rows in (
             ("held_out", [unit.validation for unit in units]),
             ("outer", [unit.judged for unit in units]),

@@ -27,7 +27,7 @@ def some(rows: list[int], seed: int = 0) -> HeldOut:
 def test_every_row_has_the_mean_over_seeds() -> None:
     folds = [np.array([4, 0]), np.array([2, 9])]
     first, second = np.eye(3)[[0, 1, 2, 0]], np.eye(3)[[0, 2, 2, 1]]
-    found = HeldOut.of_units(folds * 2, [first[:2], first[2:], second[:2], second[2:]])
+    found = HeldOut.average(folds * 2, [first[:2], first[2:], second[:2], second[2:]])
     assert found.rows.tolist() == [0, 2, 4, 9]
     assert found.probabilities.tolist() == [[0, 0.5, 0.5], [0, 0, 1], [1, 0, 0], [0.5, 0.5, 0]]
 
@@ -44,7 +44,7 @@ def test_a_record_keeps_three_digits_and_no_zero() -> None:
 def test_of_many_rows_evenly_spread_ones_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "MOST_VALUES", 30)
     rows = np.arange(100)
-    found = HeldOut.of_units([rows], [np.eye(3)[rows % 3]])
+    found = HeldOut.average([rows], [np.eye(3)[rows % 3]])
     assert found.rows.tolist() == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
     np.testing.assert_array_equal(found.probabilities.argmax(1), found.rows % 3)
 
