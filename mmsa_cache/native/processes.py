@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 _SECONDS_TO_END = 5.0
+_FREEZE = "mmsa_cache.native.freeze_heap"
 _STARTING = threading.Lock()
 """Held while a process is started: what is changed for that is the whole process's."""
 
@@ -64,7 +65,7 @@ def start_process(
     process: BaseProcess
     if device == "cpu" and can_fork():
         server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload([preload])
+        server.set_forkserver_preload([preload, _FREEZE])
         process = server.Process(target=target, args=arguments, daemon=True)
     else:
         spawn = multiprocessing.get_context("spawn")
@@ -84,7 +85,7 @@ def prepare_forks(preload: str) -> None:
     from multiprocessing import forkserver
 
     with _STARTING, hide_main(), _without_interrupts():
-        forkserver.set_forkserver_preload([preload])
+        forkserver.set_forkserver_preload([preload, _FREEZE])
         forkserver.ensure_running()
 
 

@@ -233,7 +233,7 @@ def test_threads_read_where_no_process_can_be_started(
 @pytest.mark.parametrize("device", ["cpu", "cuda"])  # forked and spawned
 def test_workers_of_a_crew_have_readers_too(tmp_path: Path, device: str) -> None:
     worker = start_fresh(read_by_others, (tmp_path,), device, processes.PRELOAD)
-    worker.join(100)
+    worker.join(300)
     assert worker.exitcode == 0
     assert {path.name for path in tmp_path.iterdir()} > {f"read by {worker.pid}"}
 
@@ -265,7 +265,7 @@ SCRIPT = """
 import faulthandler
 import sys
 from pathlib import Path
-faulthandler.dump_traceback_later(100)  # to see what keeps it
+faulthandler.dump_traceback_later(200)  # to see what keeps it
 sys.path.insert(0, {root!r})
 print("ran", flush=True)
 from tests.support.extraction import make_rows, run
@@ -283,7 +283,7 @@ def ended(parent: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
         return parent.communicate(timeout=seconds)
     faults = [f"{p.pid} {p.status()} {command(p)}" for p in family(parent.pid)]
     with contextlib.suppress(subprocess.TimeoutExpired):
-        parent.communicate(timeout=50)  # until it says where its threads are
+        parent.communicate(timeout=100)  # until it says where its threads are
     for process in family(parent.pid):
         process.kill()
     pytest.fail(f"{faults} did not end: {parent.communicate(timeout=60)[1]}")
@@ -314,7 +314,7 @@ def test_readers_end_with_their_parent(tmp_path: Path, end: signal.Signals) -> N
         text=True,
         start_new_session=True,
     )
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 120
     while len(found := readers_of(parent.pid)) < 4 and time.monotonic() < limit:
         time.sleep(0.05)
     assert len(found) == 4
@@ -322,7 +322,7 @@ def test_readers_end_with_their_parent(tmp_path: Path, end: signal.Signals) -> N
         os.killpg(parent.pid, end)  # as a terminal does: all of its processes hear it
     else:
         parent.send_signal(end)
-    printed, complained = ended(parent, 60)
+    printed, complained = ended(parent, 120)
     assert parent.returncode != 0
     assert printed == "ran\n"
     assert "reading/process.py" not in complained

@@ -23,6 +23,23 @@ class Own: pass
 assert __import__("__main__").Own is Own
 """
 
+FROZEN = """
+import gc
+from mmsa_cache.native.processes import start_process
+for device in ("cpu", "cuda"):  # forked by a server, spawned
+    code = "import gc, os; os.mkdir(f'{name} {gc.get_freeze_count() > 1000}')"
+    process = start_process(exec, (code, {"name": device}), device, "string")
+    process.join()
+print(gc.get_freeze_count())
+"""
+
+
+def test_objects_that_forks_share_are_not_collected(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", FROZEN]
+    run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("0\n", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"cpu True", "cuda False"}
+
 
 @pytest.mark.parametrize("way", ["my script.v2.txt", "-m", "-c", "-"])
 def test_workers_do_not_run_the_callers_script(tmp_path: Path, way: str) -> None:
