@@ -168,15 +168,10 @@ def inspect(
         return inspection
     with contextlib.suppress(DataError):  # listing the rows reports the same error
         inspection.classes = classes_of(data)
-    reasons = {name: class_problem(name) for name in inspection.classes}
-    inspection.add_problems(
-        "",
-        (
-            f"the label {name[:100]!r} cannot be the name of a class: {reason}"
-            for name, reason in reasons.items()
-            if reason is not None
-        ),
-    )
+    for name in inspection.classes:
+        if (reason := class_problem(name)) is not None:
+            message = f"the label {name[:100]!r} cannot be the name of a class: {reason}"
+            inspection.add_problems("", [message])
     all_rows: list[_Row] = []
     listings: list[Listing] = []
     for split in layout.splits or SPLITS[:1]:  # without splits, listing one reports why

@@ -132,7 +132,7 @@ def sample_text(sample: Sample) -> str:
     """
     if sample.text is None:
         raise DataError(
-            f"{sample.guid}: its text is not at hand; this store was shared without texts.",
+            f"{sample.guid}: its text is not available; this store was shared without texts.",
             "Give the data folder with --data DIR.",
         )
     return sample.text
@@ -146,7 +146,7 @@ def read_sample_picture(sample: Sample) -> bytes:
     """
     if sample.image_path is None:
         raise DataError(
-            f"{sample.guid}: its picture is not at hand.", "Give the data folder with --data DIR."
+            f"{sample.guid}: its picture is not available.", "Give the data folder with --data DIR."
         )
     name = sample.picture_name
     try:

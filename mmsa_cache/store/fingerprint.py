@@ -19,8 +19,8 @@ def differences(
     expected: Mapping[str, JsonValue],
     found: Mapping[str, JsonValue],
     *,
-    found_has: str = "the cache has",
-    expected_is: str = "wanted is",
+    found_has: str = "the store has",
+    expected_is: str = "expected",
 ) -> list[str]:
     """Describes field by field how ``found`` differs from ``expected``.
 

@@ -90,12 +90,7 @@ class FeatureWriter(SealedRows):
             raise StaleCacheError(
                 f"{self.folder} holds the features of another encoder.",
                 "Extract into another --cache folder.",
-                differences(
-                    self._encoder.identity.fields,
-                    stored.identity.fields,
-                    found_has="the store has",
-                    expected_is="wanted is",
-                ),
+                differences(self._encoder.identity.fields, stored.identity.fields),
             )
         encoder = self._encoder.with_names_of(stored)
         if encoder != stored:

@@ -59,7 +59,7 @@ def read(path: Path) -> list[dict[str, str]]:
 def want(work: Path) -> list[dict[str, str]]:
     done = mmsa(work, *RUN, "new.csv", "--out", "want.csv")
     assert "12 rows written to want.csv, 0 of them empty" in done.stderr
-    assert "labels that are not looked at" not in done.stderr
+    assert "labels that are ignored" not in done.stderr
     assert "'mood'" in done.stderr, "a column that is not read is named"
     assert "1 of 12 posts have a text or a picture alone" in done.stderr
     assert "trained on whole pairs only" in done.stderr

@@ -81,7 +81,7 @@ def test_hateful_memes_have_numbers_for_labels(work: Path) -> None:
     found = scan_split(DataSettings(root=work / "memes", classes=("0", "1")), "val")
     assert found.samples.guids == ["18", "19", "20", "21"]
     assert found.samples.labels.tolist() == [0, 1, 0, 1]
-    assert any("taken once" in note for note in found.listing.notes)
+    assert any("read once" in note for note in found.listing.notes)
     assert set(scan_split(DataSettings(root=work / "memes"), "test").samples.labels) == {-1}
 
 

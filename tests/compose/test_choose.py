@@ -93,7 +93,7 @@ def test_a_study_file_is_searched_under_another_name(work: Path) -> None:
     path.write_text(before.replace("[fixed]", "[fixed]\npatience = 7"))
     flags = ("search", "--study", "tiny", "--seed", "5", "--trials", "1", "--workers", "1")
     said = call(work, *flags, code=2)
-    assert "  - fixed.patience: the study has (absent), wanted is 7" in said
+    assert "  - fixed.patience: the study has (absent), expected 7" in said
     assert "Begin another one (--name NAME), or go back to what it was begun with." in said
     assert "'../x' is no name of a study" in call(work, *flags, "--name", "../x", code=2)
     call(work, *flags, "--name", "mine")

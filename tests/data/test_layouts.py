@@ -369,7 +369,7 @@ def test_jsonl_mistakes_in_one_pass(tmp_path: Path) -> None:
         ":2: guid 1 is already in line 1",
         ": 2 rows: not JSON (line 3: (Expecting property name enclosed in double quotes",
         ':4: expected one object a line, as {"text": …, "image": …}',
-        ": 2 rows: a column is there twice (label and tag are the same column) (line 5: ['guid'",
+        ": 2 rows: a column occurs twice (label and tag are the same column) (line 5: ['guid'",
         f":8: unknown label '1'; {valid}",
         r":12: image '\x00' is not a path relative to the folder of train.jsonl",
         ":13: guid 12 has the label null in the training file",
@@ -392,8 +392,8 @@ def test_jsonl_mistakes_in_one_pass(tmp_path: Path) -> None:
             "no column text, image, label; received ['1', 't', '1.jpg', 'neutral']",
         ),
         ("guid,text,image", "no column label; received ['guid', 'text', 'image']"),
-        ("text,image,label,tag", "a column is there twice (label and tag are the same column)"),
-        ("text,text,image,label", "a column is there twice"),
+        ("text,image,label,tag", "a column occurs twice (label and tag are the same column)"),
+        ("text,text,image,label", "a column occurs twice"),
         ("guid,label,likes", "train.csv: no rows after the header"),
         ("", "train.csv: no rows after the header"),
         ("text,image,label", "train.csv: no rows after the header"),
@@ -425,7 +425,7 @@ def test_images_that_share_a_name_have_guids_of_their_lines(tmp_path: Path) -> N
     samples, report = intake(tmp_path, "test")
     assert [sample.guid for sample in samples] == ["1", "1-3", "2", "1-5"]
     assert report.notes == (
-        "2 guids made from the line, the picture's name being taken or none: 1-3, 1-5",
+        "2 guids made from the line, without a picture's name or with one used before: 1-3, 1-5",
     )
 
 

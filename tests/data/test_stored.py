@@ -116,9 +116,9 @@ def test_a_store_without_texts(tmp_path: Path) -> None:
     assert table[0].text is None
     assert table.groups().tolist() == posts().groups().tolist()
     assert table.digest({0: 1}) == posts().digest({0: 1})
-    with pytest.raises(DataError, match="g0: its text is not at hand; this store was shared wi"):
+    with pytest.raises(DataError, match="g0: its text is not available; this store was shared wi"):
         sample_text(table[0])
-    with pytest.raises(DataError, match="g0: its picture is not at hand") as caught:
+    with pytest.raises(DataError, match="g0: its picture is not available") as caught:
         read_sample_picture(table[0])
     assert caught.value.hint == "Give the data folder with --data DIR."
 

@@ -74,7 +74,7 @@ def test_columns_by_usual_name_and_by_setting() -> None:
     (problem,) = find_columns(["text"], ColumnSettings(label="mood")).problems
     assert problem == "no column 'mood' ([data.columns] label, --column label=NAME)"
     for doubled in (["label", "tag"], ["text", "text"]):
-        assert "there twice" in find_columns(doubled, ColumnSettings()).problems[0]
+        assert "occurs twice" in find_columns(doubled, ColumnSettings()).problems[0]
     assert not find_columns(["label", "sentiment", "x", "x"], ColumnSettings()).problems
 
 
@@ -106,7 +106,7 @@ def test_what_pandas_writes(tmp_path: Path, start: str, index: str) -> None:
     assert listing.classes == ("False", "True")
     assert listing.notes == [
         f"columns of train.csv that are not read: {index!r}",
-        "3 guids of a column of floats, taken as whole numbers: 1.0→1, 2.0→2, 3.0→3",
+        "3 guids of a column of floats, read as integers: 1.0→1, 2.0→2, 3.0→3",
     ]
 
 
@@ -278,8 +278,7 @@ def test_what_is_taken_is_counted_and_what_is_missing_is_noted(tmp_path: Path) -
     assert told(listing, rows) == [("1", "positive"), ("2", "negative"), ("3", "negative")]
     assert listing.notes == [
         "classes that occur: positive, negative; others only if listed under [data] classes",
-        "2 labels that differ in case or spaces, taken: 'Positive' as positive, ' negative' as "
-        "negative",
+        "2 labels matched without case and spaces: 'Positive' as positive, ' negative' as negative",
     ]
     assert [row.label for row in listed(tmp_path, "test")[1]] == [None] * 3
     listing, _ = listed(tmp_path, classes=LABELS)

@@ -155,7 +155,7 @@ def test_eight_equal_digits_are_not_one_encoder(
     other = StoredEncoder.of(EncoderIdentity.of_fields({**FIELDS, "size": 9}))
     monkeypatch.setattr(StoredEncoder, "folder", lambda self, root: folder)
     with (
-        pytest.raises(StaleCacheError, match="size: the store has 8, wanted is 9"),
+        pytest.raises(StaleCacheError, match="size: the store has 8, expected 9"),
         writer_of(tmp_path, other).claim(lambda: None),
     ):
         pass

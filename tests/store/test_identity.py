@@ -155,11 +155,11 @@ def test_differences_name_what_is_there_and_what_is_wanted() -> None:
     wanted = {"b": 1, "weights": long, "same": [1], "gone": None, "size": "0" * 39}
     have = {"weights": "1" + long[1:], "same": [1], "a": {"x": True}, "gone": "x", "b": 1.5}
     assert differences(wanted, have) == [
-        'a: the cache has {"x": true}, wanted is (absent)',
-        "b: the cache has 1.5, wanted is 1",
-        "gone: the cache has x, wanted is null",
-        f"size: the cache has (absent), wanted is {'0' * 39}",
-        "weights: the cache has 1123456789ab…, wanted is 0123456789ab…",
+        'a: the store has {"x": true}, expected (absent)',
+        "b: the store has 1.5, expected 1",
+        "gone: the store has x, expected null",
+        f"size: the store has (absent), expected {'0' * 39}",
+        "weights: the store has 1123456789ab…, expected 0123456789ab…",
     ]
     assert differences({"a": 1}, {"a": 2}, found_has="it has", expected_is="I want") == [
         "a: it has 2, I want 1"

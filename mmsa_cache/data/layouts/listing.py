@@ -147,7 +147,7 @@ class Listing:
         """
         if not self.labelled:
             if not is_unlabelled(tag):
-                self.remark("labels that are not looked at", tag[:80])
+                self.remark("labels that are ignored", tag[:80])
             return None
         code, conversion = self.names.code_of(tag)
         if code == UNKNOWN or (needed and code is None):
@@ -161,7 +161,7 @@ class Listing:
                 self.note(line, "unknown label", problem)
             return UNKNOWN
         if conversion:
-            self.remark("labels that differ in case or spaces, taken", conversion)
+            self.remark("labels matched without case and spaces", conversion)
         if code is None and self.split == "train":
             self.note(
                 line,
@@ -183,7 +183,9 @@ class Listing:
         guid = f"{other or 'row'}-{line}"
         while guid in self.first_line:
             guid += "-2"
-        self.remark("guids made from the line, the picture's name being taken or none", guid)
+        self.remark(
+            "guids made from the line, without a picture's name or with one used before", guid
+        )
         return guid
 
     def _is_valid_guid(self, row: LabelRow) -> bool:
@@ -194,7 +196,7 @@ class Listing:
             self.note(line, cause, f"guid {guid!r} is not a plain file name")
             return False
         if guid in self.first_line:
-            cause = "guids that are there twice"
+            cause = "duplicate guids"
             self.note(line, cause, f"guid {guid} is already in line {self.first_line[guid]}")
             return False
         self.first_line[guid] = line

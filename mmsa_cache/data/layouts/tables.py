@@ -46,7 +46,7 @@ def table_rows(files: Sequence[Path], data: DataSettings) -> RowSource:
             for row in _Table(listing, path, data, several=len(files) > 1).rows():
                 content = hash((row.text, row.image, row.label)) if overlapping else 0
                 if overlapping and hash_of_guid.get(row.guid) == content:
-                    listing.remark("rows that stand in two tables, taken once", row.guid)
+                    listing.remark("rows in two tables, read once", row.guid)
                     continue
                 if overlapping:
                     hash_of_guid[row.guid] = content
@@ -161,9 +161,7 @@ class _Table:
             guid = guid.strip()
         if guid and self._guids_are_floats:
             integer = guid.removesuffix(".0")
-            listing.remark(
-                "guids of a column of floats, taken as whole numbers", f"{guid}→{integer}"
-            )
+            listing.remark("guids of a column of floats, read as integers", f"{guid}→{integer}")
             return integer
         if guid or (column is not None and row.image is None):
             return guid

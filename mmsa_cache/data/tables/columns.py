@@ -58,7 +58,7 @@ def find_columns(names: Sequence[str], chosen: ColumnSettings) -> Columns:
                 f"--column {role}=NAME)"
             )
         if len({*matches}) < len(matches) or {*_SAME} <= {_plain(name) for name in matches}:
-            problems.append("a column is there twice (label and tag are the same column)")
+            problems.append("a column occurs twice (label and tag are the same column)")
         if matches:
             by_role[role] = matches[0]
     left_out = tuple(name for name in names if name not in by_role.values())

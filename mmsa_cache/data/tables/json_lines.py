@@ -68,7 +68,7 @@ class JsonTable:
             named = [(self._label if key == "tag" else key, value) for key, value in items]
             record = dict(named)
             if len(record) < len(named):
-                cause = "a column is there twice (label and tag are the same column)"
+                cause = "a column occurs twice (label and tag are the same column)"
                 note(line, cause, f"{cause}: {[key for key, _ in items]}")
                 continue
             yield line, record

@@ -121,7 +121,7 @@ def test_no_point_of_the_random_phase_is_drawn_twice(tmp_path: Path) -> None:
 
 def test_another_space_or_seed_is_refused_by_name(tmp_path: Path) -> None:
     run_here(tmp_path / "s.db", tmp_path, 1)
-    with pytest.raises(SettingsError, match="seed: the study has 1, wanted is 2"):
+    with pytest.raises(SettingsError, match="seed: the study has 1, expected 2"):
         run_here(tmp_path / "s.db", tmp_path, 2, seed=2)
     with pytest.raises(SettingsError, match="folds: the study has 3"):
         run_here(tmp_path / "s.db", tmp_path, 2, study=make_study(folds=4))

@@ -65,7 +65,7 @@ COLUMNS = [
     Input(
         "label and tag",
         posts("text,image,label,tag", "{text},{image},{label},{label}"),
-        problems=("a column is there twice (label and tag are the same column)",),
+        problems=("a column occurs twice (label and tag are the same column)",),
     ),
     Input(
         "no header",

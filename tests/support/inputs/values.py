@@ -125,9 +125,7 @@ GUIDS = [
     Input(
         "a guid twice",
         posts("guid,text,image,label", "7,{text},{image},{label}"),
-        problems=(
-            "train.csv: 2 rows: guids that are there twice (line 3: guid 7 is already in line 2",
-        ),
+        problems=("train.csv: 2 rows: duplicate guids (line 3: guid 7 is already in line 2",),
     ),
     Input(
         "a guid that goes up",
