@@ -36,21 +36,14 @@ def report_cells(assignments: Mapping[str, Value], text_pool: str, image_pool: s
         text_pool: The cached vector at the text's first position.
         image_pool: The same of the image.
     """
+    pools = {"text_pool": text_pool, "image_pool": image_pool}
     cells = []
     for fusion, best in BEST.items():
         for modality in MODALITIES:
             for loss in LOSSES if modality == "both" else LOSSES[1:]:
-                values: dict[str, Value] = {
-                    "fusion": fusion,
-                    "modality": modality,
-                    "loss": loss,
-                    "text_pool": text_pool,
-                    "image_pool": image_pool,
-                    **TRAINING,
-                    **best,
-                }
                 labels = {"fusion": fusion, "modality": modality, "loss": loss}
-                cells.append(Cell(labels, without_unused(complete(values | dict(assignments)))))
+                values = {**labels, **pools, **TRAINING, **best, **assignments}
+                cells.append(Cell(labels, without_unused(complete(values))))
     return cells
 
 

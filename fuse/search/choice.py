@@ -79,12 +79,11 @@ def choose_trial(
             f"No study {study_name!r} has a finished trial on these features.", _HINT, excluded
         )
     latest = max(candidates, key=lambda candidate: _last_end(candidate.stored)).study
-    differences = [_differences(candidate.study, latest) for candidate in candidates]
-    comparable = [c for c, different in zip(candidates, differences, strict=True) if not different]
+    comparable = [c for c in candidates if not _differences(c.study, latest)]
     excluded += [
-        f"{candidate.study.name} has {', '.join(different)}"
-        for candidate, different in zip(candidates, differences, strict=True)
-        if different
+        f"{candidate.study.name} has {', '.join(differences)}"
+        for candidate in candidates
+        if (differences := _differences(candidate.study, latest))
     ]
     best = max(comparable, key=lambda candidate: candidate.trial.score)
     how = "named" if number else _rule_of(best.stored)
