@@ -21,6 +21,7 @@ from fuse.figures.study import Value
 from fuse.pools import derived_names
 from fuse.search.study import Choice, ListChoice, StudyConfig
 from fuse.search.study_file import find_study, read_study
+from fuse.setting import Setting
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
@@ -162,22 +163,11 @@ def train_cells(
     """
     settings = list(dict.fromkeys(cell.setting for cell in table))
     pairs = list(dict.fromkeys(setting.encoders for setting in settings))
-    derived = [
-        name
-        for setting in settings
-        for modality in MODALITIES
-        for name in derived_names(
-            modality,
-            [getattr(setting, f"{modality}_encoder")],
-            [getattr(setting, f"{modality}_pool")],
-            [setting.grid],
-        )
-    ]
     shelf = ResultStore(SHELF)
     started = time.monotonic()
     with (
         search_workers(session, engine) as workers,
-        training_data(session, protocol.split, pairs, derived, RUNS) as data,
+        training_data(session, protocol.split, pairs, _derived_names(settings), RUNS) as data,
         shelf.exclusive(),
     ):
         trainings = TrainingPlan.of(protocol, data.labels, data.groups)
@@ -216,6 +206,21 @@ def train_cells(
         say(format_ablation(record))
         raise_failures(outcome, table)
     return TrainedCells(record, outcome, labels, groups)
+
+
+def _derived_names(settings: Sequence[Setting]) -> list[str]:
+    """Names of the derived features that settings read."""
+    return [
+        name
+        for setting in settings
+        for modality in MODALITIES
+        for name in derived_names(
+            modality,
+            [getattr(setting, f"{modality}_encoder")],
+            [getattr(setting, f"{modality}_pool")],
+            [setting.grid],
+        )
+    ]
 
 
 def _check_suffixes(out: Sequence[Path]) -> None:

@@ -1,8 +1,9 @@
-"""Copies the files of an encoder into an export, by a list of known names."""
+"""Copies encoders into an export, file by file by a list of known names."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from extract.encoders.folder import (
     TOKENIZER_FILES,
@@ -15,7 +16,38 @@ from extract.encoders.folder import (
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.disk import DISK, copy_new, make_folders
 
-from ..export_folder import ENCODER_FILES, TENSORS, most_bytes
+from ..export_folder import ENCODER_FILES, ENCODERS, TENSORS, most_bytes
+from ..session.path_policy import ENCODER_PATHS, PathPolicy
+
+_WEIGHTS = ("pretrained", "random")
+"""Values of ``image.weights`` that name no file."""
+
+
+def copy_encoders(values: dict[str, Any], folder: Path, policy: PathPolicy) -> None:
+    """Copies the encoders of dumped settings into an export, and changes their paths.
+
+    Raises:
+        ModelError: The run may not name a path, or it is no encoder.
+    """
+    for name, sections in [("", values), *values["encoders"].items()]:
+        joint = sections["joint"] is not None and sections["joint"]["model"] is not None
+        for section, key in ENCODER_PATHS:
+            if sections[section] is not None and joint == (section == "joint"):
+                target = f"{section}-{name}" if name else section
+                sections[section][key] = _copy_model(folder, target, sections[section][key], policy)
+
+
+def _copy_model(folder: Path, section: str, name: str, policy: PathPolicy) -> str:
+    """Copies an encoder's file or folder; returns its path in the export.
+
+    Names of the hub or of a package are returned as they are. For missing files, the path where
+    they can be put later is returned.
+    """
+    source = Path(name)
+    if name in _WEIGHTS or not source.exists():
+        return f"{ENCODERS}/{section}/{source.name}" if source.is_absolute() else name
+    policy.require(source, f"the run's {section} model")
+    return copy_encoder(source, folder / ENCODERS / section).relative_to(folder).as_posix()
 
 
 def copy_encoder(source: Path, target: Path) -> Path:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fuse.export.onnx_export import describe_inputs, export_onnx
 from fuse.figures.study import StudySource
@@ -27,7 +26,6 @@ from mmsa_cache.version import __version__
 from ..export_folder import (
     CARD,
     CONFIG,
-    ENCODERS,
     METRICS,
     MODEL_TYPE,
     MOST_WEIGHTS,
@@ -38,15 +36,13 @@ from ..hub.hub_repository import HubRepository
 from ..hub.model import model_repository, push_model
 from ..predict.predictor import Predictor, load_model, load_predictor
 from ..session.encoders import resolve_local_encoder
-from ..session.path_policy import ENCODER_PATHS, NO_OVERRIDES, PathPolicy, RunOverrides
+from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from ..session.session import Session
 from .card import CardContent, render_card
-from .encoder_files import copy_encoder
+from .encoder_files import copy_encoders
 
 FORMATS = ("safetensors", "onnx")
 _DEFAULT_ENCODERS = {f"{modality}_encoder": DEFAULT_ENCODER for modality in MODALITIES}
-_WEIGHTS = ("pretrained", "random")
-"""Values of ``image.weights`` that name no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +177,7 @@ def _portable_record(record: RunRecord, model: Predictor, folder: Path) -> RunRe
     values["encoders"] = {name: settings.named_encoders[name].model_dump() for name in names}
     values["data"]["root"] = None
     values["cache"]["dir"] = "cache"
-    _copy_encoders(values, folder, model.session.path_policy)
+    copy_encoders(values, folder, model.session.path_policy)
     encoders = {}
     for modality, own in zip(MODALITIES, pair, strict=True):
         sources = {DEFAULT_ENCODER: own} | {name: name for name in others[modality]}
@@ -203,16 +199,6 @@ def _portable_record(record: RunRecord, model: Predictor, folder: Path) -> RunRe
             ],
         }
     )
-
-
-def _copy_encoders(values: dict[str, Any], folder: Path, policy: PathPolicy) -> None:
-    """Copies the encoders of dumped settings into the export, and changes their paths."""
-    for name, sections in [("", values), *values["encoders"].items()]:
-        joint = sections["joint"] is not None and sections["joint"]["model"] is not None
-        for section, key in ENCODER_PATHS:
-            if sections[section] is not None and joint == (section == "joint"):
-                target = f"{section}-{name}" if name else section
-                sections[section][key] = _copy_model(folder, target, sections[section][key], policy)
 
 
 def _encoders_of(record: RunRecord) -> tuple[EncoderPair, dict[str, list[str]]]:
@@ -267,22 +253,6 @@ def _hub_config(record: RunRecord, model: Predictor) -> JsonObject:
         "id2label": {str(code): name for code, name in enumerate(record.classes)},
         "label2id": {name: code for code, name in enumerate(record.classes)},
     }
-
-
-def _copy_model(folder: Path, section: str, name: str, policy: PathPolicy) -> str:
-    """Copies an encoder's file or folder; returns its path in the export.
-
-    Names of the hub or of a package are returned as they are. For missing files, the path where
-    they can be put later is returned.
-
-    Raises:
-        ModelError: The run may not name this path, or it is no encoder.
-    """
-    source = Path(name)
-    if name in _WEIGHTS or not source.exists():
-        return f"{ENCODERS}/{section}/{source.name}" if source.is_absolute() else name
-    policy.require(source, f"the run's {section} model")
-    return copy_encoder(source, folder / ENCODERS / section).relative_to(folder).as_posix()
 
 
 def _onnx_metadata(record: RunRecord) -> dict[str, str]:

@@ -103,13 +103,8 @@ def render(
     html = render_page(
         "report.html.j2",
         run=title,
-        record=record,
-        classes=record.classes,
-        caveats=[*record.notes, *random_weights(record)],
-        colours=class_colours(record.classes),
         metrics=scores,
         tables={table.name: table for table in tables},
-        grouped=predictions.groups is not None,
         distinct=distinct,
         intervals=intervals,
         score_dots=score_dots(scores.outer, intervals),
@@ -120,9 +115,6 @@ def render(
         calibration_error=error,
         largest_bin=max(b.rows for b in bins),
         studies=studies,
-        resamples=RESAMPLES,
-        seed=SEED,
-        level=f"{LEVEL:.0%}",
         **_run_facts(run),
         **_gallery(predictions, posts, explain),
     )
@@ -130,11 +122,19 @@ def render(
 
 
 def _run_facts(run: RunFolder) -> dict[str, object]:
-    """Template variables of the section on the setting, and of a run without a study."""
-    protocol, searched = run.record.protocol, run.record.searched
-    outer = "val" if protocol.judging == "val" else protocol.outer
+    """Template variables that describe the run and the intervals."""
+    record = run.record
+    outer = "val" if record.protocol.judging == "val" else record.protocol.outer
     return {
-        "source": next(iter(searched), None),
+        "record": record,
+        "classes": record.classes,
+        "caveats": [*record.notes, *random_weights(record)],
+        "colours": class_colours(record.classes),
+        "grouped": run.predictions.groups is not None,
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        "level": f"{LEVEL:.0%}",
+        "source": next(iter(record.searched), None),
         "defaults": DEFAULTS,
         "always_shown": _ALWAYS_SHOWN,
         "env": run.environment.as_json(),
@@ -142,7 +142,7 @@ def _run_facts(run: RunFolder) -> dict[str, object]:
         "outer_description": _OUTER_DESCRIPTIONS.get(outer, ""),
         "no_study": (
             "What the study found was not kept with this run; train it again to see it here."
-            if searched
+            if record.searched
             else "This run’s setting was given, not searched, so there is no study to show."
         ),
     }
