@@ -59,10 +59,8 @@ class FileLocks:
         digest = hashlib.sha256(owner.encode()).hexdigest()[:32]  # the name may be any text
         return self._database.with_name(f".{self._database.name}.owner-{digest}.lock")
 
-    @contextlib.contextmanager
-    def exclusive(self, name: str) -> Iterator[LockCheck]:
-        with hold_lock(self._path(name), waiting=lambda: None) as check:  # a judgement takes long
-            yield check
+    def exclusive(self, name: str) -> contextlib.AbstractContextManager[LockCheck]:
+        return hold_lock(self._path(name), waiting=lambda: None)  # a judgement takes long
 
     def mark_alive(self, owner: str) -> None:
         with self.exclusive("owners"):
