@@ -140,7 +140,7 @@ class Stack:
             self._inputs.start(rates[block])
             kinds = zip(epoch.shapes[block], self._finished.counts[block], strict=True)
             for (shape, finished), steps in groupby(kinds):
-                self._finished.save(finished, self._changed)
+                self._finished.store(finished, self._changed)
                 self.repeated.run(partial(self._step, shape), len(list(steps)), shape)
         self._finished.restore(self._changed)
         for runner in self._runners:

@@ -48,7 +48,7 @@ class FinishedMembers:
         self.counts = [sum(own <= step for own in steps) for step in range(self.steps)]
         self._saved: dict[int, list[Tensor]] = {}
 
-    def save(self, count: int, tensors: Sequence[Tensor]) -> None:
+    def store(self, count: int, tensors: Sequence[Tensor]) -> None:
         """Copies the rows of the members that have finished, unless that was done before.
 
         Args:

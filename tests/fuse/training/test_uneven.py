@@ -37,7 +37,7 @@ def test_what_a_member_changes_after_its_steps_is_put_back() -> None:
     assert rest.counts == [0, 0, 1, 2]
     for _ in range(2):  # epochs
         for ended in rest.counts:
-            rest.save(ended, [values, counts])
+            rest.store(ended, [values, counts])
             values += 1
             counts += 1
         rest.restore([values, counts])
