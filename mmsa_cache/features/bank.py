@@ -1,6 +1,6 @@
-"""Cached features of both modalities, ready by index.
+"""Cached features of both modalities, read by index.
 
-No DataLoader, no HDF5 reads, no Python per sample: a batch is a handful of gathers.
+No DataLoader, no HDF5 reads, no Python per sample: a batch is a few gather operations.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class FeatureBank:
     Args:
         text: Text rows.
         image: Image rows.
-        guids: Samples, in the order that indices count.
+        guids: Names of the samples, in the order of their indices.
         labels: Class codes, −1 where unknown, (samples,).
         partial: Samples may lack a modality, which is then masked out.
         choice: Banks of other encoders of the same samples.
-        beside: Features of encoders whose pools are named ``ENCODER.POOL``, by modality and name.
+        beside: Features of encoders whose pools are ``ENCODER.POOL``, by modality and name.
 
     Raises:
         DamagedCacheError: A modality lacks samples, and ``partial`` is not set.
@@ -67,13 +67,13 @@ class FeatureBank:
         self.partial = partial
         self._moments: ResultsByRows[Moments] = ResultsByRows()
         self._items: ResultsByRows[Tensor] = ResultsByRows()
-        self._sides = {
+        self._groups = {
             modality: EncoderGroup(
                 modality, own, (beside or {}).get(modality, {}), self.guids, partial
             )
             for modality, own in zip(MODALITIES, (text, image), strict=True)
         }
-        self._tables = [side.table for side in self._sides.values()]
+        self._tables = [group.table for group in self._groups.values()]
 
     def __len__(self) -> int:
         return len(self.guids)
@@ -87,8 +87,8 @@ class FeatureBank:
         """Moves the features to a device; on the CPU they stay mapped.
 
         Args:
-            device: Where to; other encoders' features follow when they are asked for.
-            tokens: Move the tokens at once, not only when they are first read.
+            device: Target; features of other encoders follow at their first use.
+            tokens: Whether to move the tokens now, or at their first use.
 
         Raises:
             DeviceError: The device has no memory for them.
@@ -96,21 +96,21 @@ class FeatureBank:
         if self._choice is not None:
             self._choice.device, self._choice.tokens = device, tokens
         with explain_out_of_memory(f"for the features of {len(self)} samples on {device}"):
-            for side in self._sides.values():
-                side.to(device, tokens)
+            for group in self._groups.values():
+                group.to(device, tokens)
             self.labels = self.labels.to(device)
         return self
 
     def using(self, text: str, image: str) -> FeatureBank:
-        """The same samples as other encoders see them.
+        """The bank of the same samples with features of other encoders.
 
         Args:
             text: Name of the text encoder, or several joined by ``+``; see `names.EncoderPair`.
-            image: The same of the image.
+            image: Likewise for images.
 
         Raises:
             SettingsError: This bank has no choice of encoders.
-            MmsaError: As opening their features raises.
+            MmsaError: Their features cannot be opened.
         """
         if self._choice is not None:
             return self._choice.bank(text, image)
@@ -121,19 +121,19 @@ class FeatureBank:
         return self
 
     def dims(self, *, level: str, text_pool: str, image_pool: str) -> Dims:
-        """Features of what `batch` gives with the same arguments.
+        """Sizes of the features that `batch` returns for the same arguments.
 
         Raises:
             SettingsError: Unknown pool.
         """
         pools = {"text": text_pool, "image": image_pool}
         vectors = {
-            vector_name(modality, pool): side.dim(pool)
-            for modality, side in self._sides.items()
+            vector_name(modality, pool): group.dim(pool)
+            for modality, group in self._groups.items()
             for pool in split_terms(pools[modality])
         }
         if level == "pooled":
-            text, image = (side.dim(pools[modality]) for modality, side in self._sides.items())
+            text, image = (group.dim(pools[modality]) for modality, group in self._groups.items())
             return Dims(text, image, vectors)
         return Dims(self.text.dim, self.image.dim, vectors)
 
@@ -142,29 +142,28 @@ class FeatureBank:
 
         Args:
             samples: Sample indices.
-            variants: Also the augmented copies, text variant i with image variant i; of a sample
-                that lacks a modality, those of the other one.
+            variants: Whether to add the augmented copies, text variant i with image variant i; of
+                a sample without one modality those of the other.
 
         Returns:
             (items, 3) int64: sample, row of the text, row of the image; originals first. A row is
-            −1 where the sample lacks the modality. They are kept for the next call, not to be
-            changed.
+            −1 where the sample lacks the modality. The tensor is cached and must not be changed.
         """
         chosen = np.asarray(samples, np.int64)
         return self._items.of(chosen, variants, lambda: list_items(self._tables, chosen, variants))
 
     def text_order(self, items: Tensor) -> Tensor:
-        """Places of items (items, 3) from the shortest text to the longest, (items,) on the CPU."""
+        """Indices that sort items (items, 3) by text length, (items,) on the CPU."""
         return self.text.lengths(items[:, 1].clamp_min(0)).cpu().argsort(stable=True)
 
     def paired_freely(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """Gives every copy a text and an image variant of its sample, drawn apart from each other.
+        """Draws the text and the image variant of every copy independently.
 
-        Text and image variants are cached apart, so any pair of them is a post; K of each make
-        (K + 1)² pairs instead of K + 1. Originals stay as they are.
+        Text and image variants are cached separately, so K of each make (K + 1)² pairs instead of
+        K + 1. Originals are unchanged.
 
         Args:
-            items: Of `items`, (items, 3).
+            items: From `items`, (items, 3).
             generator: Draws uniformly from variants 0 … K.
 
         Returns:
@@ -188,24 +187,24 @@ class FeatureBank:
         Args:
             items: Rows of ``items()``, (batch, 3).
             level: ``pooled`` (sequences of one vector) or ``tokens``.
-            text_pool: Which pooled vectors of the text, see `fuse.setting.Setting`.
-            image_pool: Which pooled vectors of the image.
-            grid: Cells along each side that patches are averaged to; 0 keeps them all.
-            whole_length: Pad sequences to the longest of the bank, not of the batch: batches then
+            text_pool: Pooled vectors of the text, see `fuse.setting.Setting`.
+            image_pool: Pooled vectors of the image.
+            grid: Cells along each side that patches are averaged to; 0 keeps all patches.
+            whole_length: Pad sequences to the longest of the bank, not of the batch: all batches
                 have one shape, and nothing is read back from a GPU.
-            text_length: Pad texts to this length, which must hold them, with any finite numbers.
+            text_length: Pad texts to this length, at least their own, with any finite numbers.
 
         Raises:
             SettingsError: Unknown level or pool.
         """
         sequences: list[tuple[Tensor, Tensor | None]] = []
         vectors: dict[str, Tensor] = {}
-        pooled, grids, places = (text_pool, image_pool), (0, grid), items[:, 1:].unbind(1)
-        for (modality, side), rows, pools, cells in zip(
-            self._sides.items(), places, pooled, grids, strict=True
+        pooled, grids, both_rows = (text_pool, image_pool), (0, grid), items[:, 1:].unbind(1)
+        for (modality, group), rows, pools, cells in zip(
+            self._groups.items(), both_rows, pooled, grids, strict=True
         ):
-            features, there = side.own, rows.clamp_min(0) if self.partial else rows
-            own = {vector_name(modality, p): side.vector(there, p) for p in split_terms(pools)}
+            features, valid = group.own, rows.clamp_min(0) if self.partial else rows
+            own = {vector_name(modality, p): group.vector(valid, p) for p in split_terms(pools)}
             vectors |= own
             if level == "pooled":
                 parts = list(own.values())
@@ -213,12 +212,12 @@ class FeatureBank:
                 mask = None
             elif level == "tokens":
                 length = features.longest if whole_length else None
-                given = modality == "text" and text_length is not None
-                length = text_length if given else length
+                is_given = modality == "text" and text_length is not None
+                length = text_length if is_given else length
                 sequence, mask = (
-                    features.grid(there, cells)
+                    features.grid(valid, cells)
                     if cells
-                    else features.sequences(there, length, zeros=not given)
+                    else features.sequences(valid, length, zeros=not is_given)
                 )
             else:
                 raise unknown_name("Unknown level", level, ("pooled", "tokens"))
@@ -232,11 +231,11 @@ class FeatureBank:
     def moments(self, items: Tensor, **read: Any) -> Moments:
         """Means and standard deviations of all features over the real positions of items.
 
-        They are kept for the next model that is trained on the same items.
+        They are cached for the next model that is trained on the same items.
 
         Args:
             items: Rows of ``items()``, (items, 3).
-            read: What `batch` takes beside the items.
+            read: Further arguments of `batch`.
         """
 
         def compute() -> Moments:
@@ -246,14 +245,14 @@ class FeatureBank:
         return self._moments.of(items.numpy(), tuple(sorted(read.items())), compute)
 
     def _repr_html_(self) -> str:
-        return bank_html(self._sides, self.labels)
+        return bank_html(self._groups, self.labels)
 
 
 class BankChoice:
-    """Banks of the same samples by the encoders of their features, each opened when first needed.
+    """Banks of the same samples with features of different encoders, opened at their first use.
 
     Args:
-        open_features: Opens what an encoder made, from a modality and the encoder's name.
+        open_features: Opens the features of a modality and an encoder's name.
         guids, labels, partial: See `FeatureBank`.
     """
 
@@ -272,7 +271,7 @@ class BankChoice:
         self.device, self.tokens = torch.device("cpu"), True
 
     def open(self, pairs: Sequence[EncoderPair]) -> FeatureBank:
-        """The bank of the first pair; the others are opened too."""
+        """Opens the banks of all pairs, and returns the first."""
         first, *_ = [self.bank(*pair) for pair in pairs]
         return first
 

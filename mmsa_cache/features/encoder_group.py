@@ -1,4 +1,4 @@
-"""One modality of a bank: the encoder of its sequences, with pools of others beside."""
+"""One modality of a bank: one encoder's sequences, and pools of several encoders."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .modality import ModalityFeatures
 
 
 class EncoderGroup:
-    """The features of several encoders of one modality, row by row the same inputs.
+    """Features of several encoders of one modality for the same inputs.
 
     Args:
         modality: ``text`` or ``image``.
-        own: Gives the sequences, and the pools that are named without an encoder.
-        named: Features by the name of their encoder, whose pools are ``ENCODER.POOL``.
-        guids: Samples.
-        partial: Samples may lack the modality.
+        own: Gives the sequences, and the pools named without an encoder.
+        named: Features by encoder name, with pools ``ENCODER.POOL``.
+        guids: Names of the samples.
+        partial: Whether samples may lack the modality.
 
     Attributes:
-        own: As given.
-        table: Rows of each sample, the original first, (samples, variants) int64; −1 where one of
-            the encoders has none.
+        own: The argument.
+        table: Rows of each sample, the original first, (samples, variants) int64; −1 where an
+            encoder has none.
 
     Raises:
         DamagedCacheError: An encoder lacks samples, and `partial` is not set.
@@ -41,36 +41,38 @@ class EncoderGroup:
         partial: bool,
     ) -> None:
         self.modality, self.own = modality, own
-        self.table = _checked(own, guids, partial)
+        self.table = _checked_table(own, guids, partial)
         self._named = dict(named)
-        self._places: dict[str, Tensor] = {}
-        tables = {name: _checked(features, guids, partial) for name, features in named.items()}
+        self._rows_by_name: dict[str, Tensor] = {}
+        tables = {
+            name: _checked_table(features, guids, partial) for name, features in named.items()
+        }
         for name, table in tables.items():
             width = min(self.table.shape[1], table.shape[1])
-            there = (self.table[:, :width] >= 0) & (table[:, :width] >= 0)
-            places = torch.zeros(len(own.pooled), dtype=torch.int64)
-            places[self.table[:, :width][there]] = table[:, :width][there]
-            self._places[name] = places
-            self.table = torch.where(there, self.table[:, :width], -1)
+            exists = (self.table[:, :width] >= 0) & (table[:, :width] >= 0)
+            rows = torch.zeros(len(own.pooled), dtype=torch.int64)
+            rows[self.table[:, :width][exists]] = table[:, :width][exists]
+            self._rows_by_name[name] = rows
+            self.table = torch.where(exists, self.table[:, :width], -1)
 
     @property
     def encoders(self) -> list[ModalityFeatures]:
-        """The features of every encoder, the own first."""
-        return [self.own, *(of for of in self._named.values() if of is not self.own)]
+        """The features of all encoders, `own` first."""
+        return [self.own, *(each for each in self._named.values() if each is not self.own)]
 
     def to(self, device: torch.device, tokens: bool) -> None:
         """See `ModalityFeatures.to`."""
         for features in (self.own, *self._named.values()):
             features.to(device, tokens)
-        self._places = {name: places.to(device) for name, places in self._places.items()}
+        self._rows_by_name = {name: rows.to(device) for name, rows in self._rows_by_name.items()}
 
     def dim(self, pools: str) -> int:
-        """Features of pooled vectors joined by ``+``."""
+        """Total size of pooled vectors joined by ``+``."""
         terms = split_terms(pools)
-        return sum(self._found(pool)[0].vector_dim(pool.rpartition(".")[2]) for pool in terms)
+        return sum(self._encoder_of(pool)[0].vector_dim(pool.rpartition(".")[2]) for pool in terms)
 
     def vector(self, rows: Tensor, pool: str) -> Tensor:
-        """Pooled vectors (batch, dim) float16 of rows (batch,) of the own encoder.
+        """Pooled vectors (batch, dim) float16 of rows (batch,) of `own`.
 
         Args:
             rows: Row numbers.
@@ -79,14 +81,14 @@ class EncoderGroup:
         Raises:
             SettingsError: There is no such pool.
         """
-        features, places = self._found(pool)
+        features, row_of = self._encoder_of(pool)
         rows = rows.to(features.device)
-        if places is not None:
-            rows = places[rows]
+        if row_of is not None:
+            rows = row_of[rows]
         return features.vectors(rows, pool.rpartition(".")[2])
 
-    def _found(self, pool: str) -> tuple[ModalityFeatures, Tensor | None]:
-        """Whose pool it is, and the rows of that encoder by those of the own one."""
+    def _encoder_of(self, pool: str) -> tuple[ModalityFeatures, Tensor | None]:
+        """The features that hold a pool, and their rows by those of `own` (None: equal)."""
         name = pool.rpartition(".")[0]
         if not name:
             return self.own, None
@@ -95,11 +97,11 @@ class EncoderGroup:
                 f"These features are not of the {self.modality} encoder {name!r}.",
                 f"They are of: {', '.join(self._named)}.",
             )
-        return self._named[name], self._places[name]
+        return self._named[name], self._rows_by_name[name]
 
 
-def _checked(features: ModalityFeatures, guids: Sequence[str], partial: bool) -> Tensor:
-    """(samples, variants) row numbers, −1 where a sample has no such variant."""
+def _checked_table(features: ModalityFeatures, guids: Sequence[str], partial: bool) -> Tensor:
+    """The table of features, (samples, variants), after a check that no sample is missing."""
     table = features.table
     if len(table) != len(guids):
         raise DamagedCacheError(

@@ -13,20 +13,20 @@ from torch import Tensor
 from mmsa_cache.store.schema import Shard
 
 ShardRows = tuple[Shard, NDArray[np.int64], NDArray[np.int64]]
-"""A shard, the rows of the result that it gives, and its own numbers of these rows."""
+"""A shard, the rows of the result that come from it, and their row numbers in the shard."""
 
 
 def split_by_shard(
     shards: Sequence[Shard], rows: NDArray[np.int64]
 ) -> tuple[list[ShardRows], NDArray[np.int64]]:
-    """The shards that hold some rows.
+    """Splits rows by the shards that hold them.
 
     Args:
         shards: All shards.
-        rows: Numbers of the rows, counted over all shards.
+        rows: Row numbers, counted over all shards.
 
     Returns:
-        The parts, and of each row the number of its part, (rows,).
+        The parts, and the number of each row's part, (rows,).
     """
     starts = np.cumsum([0, *map(len, shards)])
     shard_of = np.searchsorted(starts, rows, side="right") - 1
@@ -40,11 +40,13 @@ def split_by_shard(
 
 
 def gather_rows(values: Sequence[NDArray[Any]], parts: Sequence[ShardRows]) -> Tensor:
-    """Chosen rows as one tensor; NumPy copies in one thread, which a busy machine does not slow.
+    """Copies the rows of all parts into one tensor.
+
+    NumPy copies in one thread, which other processes on the cores do not slow down.
 
     Args:
-        values: An array of each part, a value a row of its shard.
-        parts: The rows that are chosen.
+        values: One array for each part, with a value for each row of its shard.
+        parts: From `split_by_shard`.
     """
     count = sum(len(to) for _, to, _ in parts)
     result = np.empty((count, *values[0].shape[1:]), values[0].dtype)

@@ -1,4 +1,4 @@
-"""What is computed of sets of rows, kept for the next model that is trained on the same ones."""
+"""A cache of results by the rows that they were computed from."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MOST = 64
-"""Sets of rows: those of the folds of a search, by what is read."""
+"""Most results, enough for the folds of a search."""
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
-class ResultsByRows(Generic[_Found]):
-    """Results by the rows that they are of; the oldest goes where there are too many.
-
-    Nobody may change a result.
-    """
+class ResultsByRows(Generic[_Result]):
+    """Results by their rows; the oldest are dropped. Results must not be changed."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[Hashable, bytes], _Found] = {}
+        self._results: dict[tuple[Hashable, bytes], _Result] = {}
 
-    def of(self, rows: NDArray[np.int64], read: Hashable, compute: Callable[[], _Found]) -> _Found:
-        """The result of some rows.
+    def of(
+        self, rows: NDArray[np.int64], read: Hashable, compute: Callable[[], _Result]
+    ) -> _Result:
+        """The result for some rows.
 
         Args:
-            rows: Any numbers that name them.
-            read: What else it depends on.
-            compute: Gives it where it is not known.
+            rows: Numbers that identify the rows.
+            read: Whatever else the result depends on.
+            compute: Computes a result that is not cached.
         """
         key = read, hashlib.blake2b(rows.tobytes()).digest()
-        if key not in self._kept:
-            while len(self._kept) >= _MOST:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = compute()
-        return self._kept[key]
+        if key not in self._results:
+            while len(self._results) >= _MOST:
+                del self._results[next(iter(self._results))]
+            self._results[key] = compute()
+        return self._results[key]

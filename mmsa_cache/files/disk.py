@@ -247,11 +247,6 @@ def touch_after(path: Path, others: Iterable[Path]) -> None:
 def copy_new(source: Path, target: Path, limit: int) -> None:
     """Copies a regular file to a new one.
 
-    Args:
-        source: The file, which must be no link.
-        target: The copy, which must not exist.
-        limit: Most bytes.
-
     Raises:
         OSError: A read or write failed, or the source is a link.
         ValueError: The source is no regular file, or too large.
