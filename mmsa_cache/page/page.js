@@ -1,12 +1,12 @@
 "use strict";
-// Without this file the form sends the page anew; with it the picture stays chosen and shown.
+// Without this script the form reloads the page; with it the chosen picture is kept.
 const [form, image, preview, drop, state, answer] = ["post", "image", "preview", "drop", "state", "answer"].map(
   (name) => document.getElementById(name));
 const submit = form.querySelector("[type=submit]");
-const most = Number(form.dataset.most);
+const mostBytes = Number(form.dataset.most);
 document.documentElement.classList.add("js");
 
-function complain(message) {
+function showError(message) {
   const line = document.createElement("p");
   line.className = "error";
   line.role = "alert";
@@ -21,7 +21,7 @@ function showPicture() {
   if (file) preview.src = URL.createObjectURL(file);
 }
 
-function choose(files) {
+function choosePicture(files) {
   const picture = [...files].find((file) => file.type.startsWith("image/"));
   if (!picture) return false;
   const chosen = new DataTransfer();
@@ -31,12 +31,12 @@ function choose(files) {
   return true;
 }
 
-// The server says when to come again where too many wait.
-async function ask(post) {
+// Retries after the time that a busy server names.
+async function sendPost(post) {
   for (;;) {
     const response = await fetch("/", { method: "POST", body: post });
     if (response.status !== 503) return response;
-    state.textContent = "Others are before this post …";
+    state.textContent = "Waiting for other posts …";
     await new Promise((done) => setTimeout(done, 1000 * Number(response.headers.get("Retry-After") ?? 2)));
   }
 }
@@ -44,20 +44,20 @@ async function ask(post) {
 async function predict(event) {
   event.preventDefault();
   const [file] = image.files;
-  if (file && file.size > most) return complain(`The picture is larger than the limit of ${most / 2 ** 20} MB.`);
+  if (file && file.size > mostBytes) return showError(`The picture is larger than the limit of ${mostBytes / 2 ** 20} MB.`);
   submit.disabled = true;
   answer.classList.add("old");
   state.textContent = "Reading the post …";
   try {
-    const response = await ask(new FormData(form));
+    const response = await sendPost(new FormData(form));
     if (response.headers.get("Content-Type").startsWith("application/json")) {
-      complain((await response.json()).error);
+      showError((await response.json()).error);
     } else {
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       answer.replaceChildren(...page.getElementById("answer").childNodes);
     }
   } catch {
-    complain("The server does not answer. Is mmsa serve still running?");
+    showError("The server does not answer. Is mmsa serve still running?");
   }
   submit.disabled = false;
   answer.classList.remove("old");
@@ -82,18 +82,18 @@ form.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 image.addEventListener("change", showPicture);
-// Wherever it is dropped: else the browser would leave the page for the picture.
+// A picture may be dropped anywhere; by default the browser would open it instead of the page.
 for (const kind of ["dragover", "dragleave", "drop"]) {
   window.addEventListener(kind, (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
     drop.classList.toggle("over", kind === "dragover");
-    if (kind === "drop") choose(event.dataTransfer.files);
+    if (kind === "drop") choosePicture(event.dataTransfer.files);
   });
 }
 document.addEventListener("paste", (event) => {
   const { files, types } = event.clipboardData;
-  if (!types.includes("text/plain") && choose(files)) event.preventDefault(); // some programs copy both
+  if (!types.includes("text/plain") && choosePicture(files)) event.preventDefault(); // some programs copy both
 });
 window.addEventListener("hashchange", markTab);
 markTab();
