@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -160,7 +161,8 @@ def _show(run: TrainedRun, decide: DecisionRule) -> None:
         print_result(f"\n{format_table(*_baselines_table(figures))}")
     _say_curves(run)
     say_notes(run.notes)
-    say(f"Report: {run.directory}/report.html")
+    if Path(run.directory, "report.html").exists():
+        say(f"Report: {run.directory}/report.html")
 
 
 def _say_curves(run: TrainedRun) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,20 @@ def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here:
     judging = blend.members[of_part["7"] * each :][:each]
     weights = attention_map(judging, blend.setting, bank, row["7"])
     assert maps.posts["7"].weights[0].ravel() == pytest.approx(weights[1])  # the token after [CLS]
+    # As of a nested choice that gave this setting to one of the outer parts.
+    part = of_part["7"]
+    other = next(guid for guid in judged.guids if of_part[guid] != part)
+    (own,) = model.record.models
+    record = model.record.model_copy(
+        update={"models": [own.model_copy(update={"parts": [part + 1]})]}
+    )
+    members = blend.members[part * each :][:each]
+    nested = replace(ensemble, blends=[replace(blend, members=members)])
+    explain = attention_explainer(model.session, record, nested, bank)
+    maps = explain(["7", other])
+    assert list(maps.posts) == ["7"], "no member of this setting judged the other post"
+    assert maps.posts["7"].weights[0].ravel() == pytest.approx(weights[1])
+    assert "have no attention" in explain([other]).note
 
 
 # --- which runs are compared ---------------------------------------------------------------------

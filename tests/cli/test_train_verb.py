@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 from fuse.figures.predictions import Predictions
+from mmsa_cache.compose.train import run_files
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.predictions import format_predictions, parse_predictions
 from tests.support.command import kill_when
@@ -48,6 +49,21 @@ def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: o
     log = [json.loads(x) for x in (work / "runs/shown/metrics.jsonl").read_text().splitlines()]
     assert {x["member"] for x in log if x["event"] == "epoch"} == set(range(1, 9))
     assert [x["event"] for x in log].count("final") == 1
+
+
+def test_a_report_that_cannot_be_made_costs_no_run(
+    work: Path, extracted: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("of a chart")
+
+    monkeypatch.setattr(run_files, "compose_page", fail)
+    result = mmsa(work, "train", "--folds", "2", "--name", "pageless", *QUICK)
+    assert "the report cannot be made (ZeroDivisionError: of a chart)" in result.output
+    assert "report.html" not in result.output
+    monkeypatch.undo()
+    mmsa(work, "report", "pageless")
+    assert (work / "runs/pageless/report.html").exists()
 
 
 def test_a_decision_rule_is_kept_and_may_be_changed(work: Path, extracted: object) -> None:

@@ -103,17 +103,24 @@ def _attention_of_run(
     text = session.text_encoder(blend.setting.text_encoder)
     image = session.image_encoder(blend.setting.image_encoder)
     parts = _outer_parts(record, session)
-    members_per_part = len(blend.members) // (1 + max(parts.values()))
+    # A nested choice may give a setting to some of the outer parts.
+    own_parts = record.models[index].parts or range(1, 2 + max(parts.values()))
+    members_per_part = len(blend.members) // len(own_parts)
+    first_member = {part: i * members_per_part for i, part in enumerate(own_parts)}
     rows = {guid: row for row, guid in enumerate(bank.guids)}
     attention = {}
     for post, words in zip(posts, split_words(text, [p.text or "" for p in posts]), strict=True):
-        first = parts[post.guid] * members_per_part
+        first = first_member.get(parts[post.guid] + 1)
+        if first is None:
+            continue
         members = blend.members[first : first + members_per_part]
         mapped = _attention_of_post(
             post, words, members, blend.setting, bank, rows[post.guid], image
         )
         if mapped is not None:
             attention[post.guid] = mapped
+    if not any(parts[post.guid] + 1 in first_member for post in posts):
+        return AttentionMaps("The members that judge these posts have no attention to show.")
     return _describe(ensemble, index, members_per_part, attention)
 
 

@@ -13,6 +13,8 @@ from fuse.figures.study import Value
 from fuse.search.snapshot import snapshot
 from fuse.training.final import Trained
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
+from mmsa_cache.errors import MmsaError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.files.disk import write_atomically
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
@@ -68,7 +70,13 @@ def write_run(
         ),
         command,
     )
-    page = compose_page(run, name, session, trained.ensemble, bank, latest_rival(run))
+    try:
+        page = compose_page(run, name, session, trained.ensemble, bank, latest_rival(run))
+    except (MmsaError, MemoryError, OSError):  # the same command continues from here
+        raise
+    except Exception as error:  # a mistake of ours must not cost what was trained
+        say(f"Note: the report cannot be made ({type(error).__name__}: {error}).")
+        return
     write_atomically(run.path / PAGE, page.html.encode())
 
 
