@@ -25,6 +25,7 @@ from fuse.setting import Setting
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.features.source import DerivedName
 from mmsa_cache.files.result_store import ResultStore
 from mmsa_cache.files.results import write_result
 from mmsa_cache.names import MODALITIES
@@ -208,7 +209,7 @@ def train_cells(
     return TrainedCells(record, outcome, labels, groups)
 
 
-def _derived_names(settings: Sequence[Setting]) -> list[str]:
+def _derived_names(settings: Sequence[Setting]) -> list[DerivedName]:
     """Names of the derived features that settings read."""
     return [
         name

@@ -18,7 +18,7 @@ from mmsa_cache.native.timing import time_call
 
 from .bench import Bench
 from .probes import measure_utilization
-from .stage_one import models_alone, read_by
+from .stage_one import measure_models, read_inputs
 
 END_TO_END = 0.9
 """Target of the extraction's rate, as a share of the compiled models' own."""
@@ -37,14 +37,14 @@ def run(bench: Bench) -> None:
     for name, spec in bench.specs(bench.compute).items():
         encoders[name] = encoder = spec.load(device)
         with contextlib.closing(ReadingPool(cores, processes=False)) as reading:
-            inputs[name] = read_by(reading, rows[name][small], readers[name], encoder)
+            inputs[name] = read_inputs(reading, rows[name][small], readers[name], encoder)
         if (blocks := compile_blocks(encoder, size, device, bench.sizes.compiler)) is None:
             continue
         batch = inputs[name][:size]
         first = time_call(partial(encoder.encode, batch), device)
         log.add(f"{name}: compiling {blocks.count} blocks, with a first batch", first, "s")
         log.check(f"  compiled {name}", blocks.works, "works")
-    alone = models_alone(bench, encoders, inputs, size)
+    alone = measure_models(bench, encoders, inputs, size)
     log.add(f"models alone, compiled, {bench.compute}", alone, "posts/s")
     for turn in ("first turn", "last turn"):
         started = time.perf_counter()

@@ -68,23 +68,23 @@ def run(bench: Bench) -> None:
     """Makes all comparisons."""
     small = bench.sizes.small_samples
     cpu_bank, bank = bench.bank(CPU, small), bench.bank(bench.device, small)
-    stacked(bench, bank)
+    compare_stacks(bench, bank)
     with bench.log.attempt("training resumed after an interruption"):
-        max_diff = resumed_training(bank, bench.folder / "checkpoints")
+        max_diff = resume_training(bank, bench.folder / "checkpoints")
         what = "training resumed after an interruption: |Δp| to an unbroken one"
         bench.log.add(what, max_diff, at_most=0.0)
-    fusions(bench, cpu_bank, bank)
+    compare_fusions(bench, cpu_bank, bank)
     with bench.log.attempt("pictures to predictions by the commands"):
-        commands(bench)
+        compare_commands(bench)
     with bench.log.attempt("extraction resumed after an interruption"):
-        same = resumed_extraction(bench)
+        same = resume_extraction(bench)
         wanted = "the rows of an unbroken one, byte for byte"
         bench.log.check("extraction resumed after an interruption", same, wanted)
-    losses(bench, cpu_bank, bank)
-    features(bench)
+    compare_losses(bench, cpu_bank, bank)
+    compare_features(bench)
 
 
-def features(bench: Bench) -> None:
+def compare_features(bench: Bench) -> None:
     """Compares features of the same posts on both devices and in both precisions."""
     posts = spread_samples(bench.samples(), bench.sizes.compared_rows)
     readers = bench.readers()
@@ -102,7 +102,7 @@ def features(bench: Bench) -> None:
                 bench.log.add(f"{kind}: lowest cosine of pools", differences["lowest_cosine"])
 
 
-def fusions(bench: Bench, cpu_bank: FeatureBank, bank: FeatureBank) -> None:
+def compare_fusions(bench: Bench, cpu_bank: FeatureBank, bank: FeatureBank) -> None:
     """Trains every fusion at both levels on the device; compares predictions of both devices."""
     rows = np.arange(len(bank))
     for level in ("pooled", "tokens"):
@@ -125,7 +125,7 @@ def fusions(bench: Bench, cpu_bank: FeatureBank, bank: FeatureBank) -> None:
                 )
 
 
-def losses(bench: Bench, cpu_bank: FeatureBank, bank: FeatureBank) -> None:
+def compare_losses(bench: Bench, cpu_bank: FeatureBank, bank: FeatureBank) -> None:
     """Compares the same training, without dropout, on both devices, for every loss."""
     rows = np.arange(len(bank))
     settings = {loss: replace(SMALL, loss=loss, dropout=0.0) for loss in LOSSES}
@@ -144,7 +144,7 @@ def losses(bench: Bench, cpu_bank: FeatureBank, bank: FeatureBank) -> None:
             bench.log.add(what, max_diff, at_most=LOSS_TOLERANCE)
 
 
-def stacked(bench: Bench, bank: FeatureBank) -> None:
+def compare_stacks(bench: Bench, bank: FeatureBank) -> None:
     """Compares members trained as one stack with the same members trained one by one."""
     rows = np.arange(len(bank))
     tasks = fold_tasks(len(bank), 3, folds=3)
@@ -174,7 +174,7 @@ class _InterruptionError(Exception):
     """Stands for Ctrl-C."""
 
 
-def resumed_training(bank: FeatureBank, folder: Path) -> float:
+def resume_training(bank: FeatureBank, folder: Path) -> float:
     """Interrupts a training after two epochs and resumes it; max |Δp| to an uninterrupted one.
 
     Args:
@@ -204,7 +204,7 @@ def resumed_training(bank: FeatureBank, folder: Path) -> float:
     return max(max_difference(a, b) for a, b in zip(resumed, whole, strict=True))
 
 
-def resumed_extraction(bench: Bench) -> bool:
+def resume_extraction(bench: Bench) -> bool:
     """Interrupts an extraction after a window and resumes it; whether the rows stay the same."""
     samples = spread_samples(bench.samples(), 4 * bench.sizes.batch_size)
     rows = {name: bench.rows(name, samples) for name in MODALITIES}
@@ -250,7 +250,7 @@ def _feature_bytes(root: Path, modality: str, rows: SampleRows) -> bytes:
     return b"".join(tensor.numpy().tobytes() for tensor in tensors)
 
 
-def commands(bench: Bench) -> None:
+def compare_commands(bench: Bench) -> None:
     """Runs ``extract``, ``train`` and ``predict`` on the device, then ``predict`` on the CPU."""
     with contextlib.chdir(bench.few):
         extract_splits(bench.settings(bench.few), "all")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -35,17 +35,17 @@ def run(bench: Bench) -> None:
     pairs: tuple[tuple[str, Level], ...] = (("concat", "pooled"), ("attention_concat", "tokens"))
     for fusion, level in pairs:
         with bench.log.attempt(f"stack of {bench.sizes.stack}, {fusion}, {level}"):
-            _stack(bench, fusion, level)
-    _check_ending(bench, "bank that does not fit", lambda: _bank(bench))
-    _check_ending(bench, "out of memory while loading an encoder", lambda: _loading(bench))
-    _check_ending(bench, "out of memory in an encoder's first pass", lambda: _probing(bench))
+            _measure_stack(bench, fusion, level)
+    _check_ending(bench, "bank that does not fit", _move_bank)
+    _check_ending(bench, "out of memory while loading an encoder", _load_encoder)
+    _check_ending(bench, "out of memory in an encoder's first pass", _probe_encoder)
     with bench.log.attempt("out of memory while encoding, batches halved"):
-        _encoding(bench)
-    _check_ending(bench, "out of memory at one row", lambda: _one_row(bench))
-    _check_ending(bench, "out of memory while training", lambda: _training(bench))
+        _encode_in_parts(bench)
+    _check_ending(bench, "out of memory at one row", _encode_without_memory)
+    _check_ending(bench, "out of memory while training", _train)
 
 
-def _stack(bench: Bench, fusion: str, level: Level) -> None:
+def _measure_stack(bench: Bench, fusion: str, level: Level) -> None:
     """Peak memory of a group trained together, without the features."""
     bank, members = bench.bank(bench.device), bench.sizes.stack
     setting = Setting(fusion=fusion, level=level, image_dim=128, text_dim=128, epochs=1)
@@ -61,10 +61,10 @@ def _stack(bench: Bench, fusion: str, level: Level) -> None:
     bench.log.add("  features on the device", before / 1e9, "GB")
 
 
-def _check_ending(bench: Bench, what: str, work: Any) -> None:
+def _check_ending(bench: Bench, what: str, work: Callable[[Bench], None]) -> None:
     """Logs how work ends that has no memory."""
     try:
-        work()
+        work(bench)
         ending = "went on"
     except DeviceError as error:
         bench.log.check(what, True, _WANTED, f"DeviceError: {error.message}"[:200])
@@ -103,19 +103,19 @@ def _raise_out_of_memory(*args: object, **kwargs: object) -> None:
     raise torch.OutOfMemoryError(_OUT_OF_MEMORY)
 
 
-def _bank(bench: Bench) -> None:
+def _move_bank(bench: Bench) -> None:
     bank = bench.generated.bank()
     with _little_memory(bench):
         bank.to(bench.device)
 
 
-def _loading(bench: Bench) -> None:
+def _load_encoder(bench: Bench) -> None:
     spec = bench.specs(bench.compute)["image"]
     with mock.patch("torch.nn.Module.to", _raise_out_of_memory):
         spec.load(bench.device)
 
 
-def _probing(bench: Bench) -> None:
+def _probe_encoder(bench: Bench) -> None:
     spec = bench.specs(bench.compute)["image"]
     with mock.patch("extract.encoders.image.ImageEncoder.encode", _raise_out_of_memory):
         spec.load(bench.device)
@@ -136,7 +136,7 @@ class _MemoryLimitedEncoder:
         return self._encoder.encode(batch)
 
 
-def _encoding(bench: Bench) -> None:
+def _encode_in_parts(bench: Bench) -> None:
     """A quarter of a batch fits, so batches must be halved twice."""
     rows = bench.rows("image", spread_samples(bench.samples(), bench.sizes.batch_size))
     encoder = bench.specs(bench.compute)["image"].load(bench.device)
@@ -152,13 +152,13 @@ def _encoding(bench: Bench) -> None:
     bench.log.check(what, sum(len(part.lengths) for part in parts) == len(rows), wanted)
 
 
-def _one_row(bench: Bench) -> None:
+def _encode_without_memory(bench: Bench) -> None:
     rows = bench.rows("image", spread_samples(bench.samples(), 2))
     encoder: Any = _MemoryLimitedEncoder(bench.specs(bench.compute)["image"].load(bench.device), 0)
     encode_rows(rows, bench.readers()["image"], encoder, bench.device, 2)
 
 
-def _training(bench: Bench) -> None:
+def _train(bench: Bench) -> None:
     bank = bench.bank(bench.device, bench.sizes.small_samples)
     rows = np.arange(len(bank))
     with mock.patch("fuse.models.model.MultimodalClassifier.classify", _raise_out_of_memory):

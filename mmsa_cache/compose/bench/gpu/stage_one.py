@@ -47,22 +47,22 @@ def run(bench: Bench) -> None:
         started = time.perf_counter()
         encoders[name] = spec.load(device)
         log.add(f"loading the {name} encoder", time.perf_counter() - started, "s")
-    rate = _end_to_end(bench, rows, readers, encoders)
+    rate = _measure_extraction(bench, rows, readers, encoders)
     with log.attempt("reading pictures"):
-        _reading(bench, rows["image"], readers["image"], encoders["image"])
+        _measure_reading(bench, rows["image"], readers["image"], encoders["image"])
     inputs: dict[str, list[Tensor]] = {}
     with log.attempt("models on batches that lie on the device"):
         small = slice(-2 * size, None)  # the large pictures come first
         with contextlib.closing(ReadingPool(cores, processes=False)) as reading:
             inputs = {
-                n: read_by(reading, rows[n][small], readers[n], e) for n, e in encoders.items()
+                n: read_inputs(reading, rows[n][small], readers[n], e) for n, e in encoders.items()
             }
         for count in (bench.sizes.batch_size, size):
-            alone = models_alone(bench, encoders, inputs, count)
+            alone = measure_models(bench, encoders, inputs, count)
             log.add(f"models alone, eager, {bench.compute}, batches of {count}", alone, "posts/s")
             log.add(f"extraction against them (batches of {count})", rate / alone)
     with log.attempt("textbook loop"):
-        slow = _textbook(bench)
+        slow = _measure_textbook(bench)
         log.add("textbook loop, float32, batches of 32", slow, "posts/s")
         log.add("extraction against the textbook loop", rate / slow, at_least=TEXTBOOK)
     for name, values in inputs.items():
@@ -71,10 +71,10 @@ def run(bench: Bench) -> None:
             log.add(f"launches a batch of {name}", count_calls(work, device).launches)
             log.add("  operations of it that wait", synchronisations(work, device))
     with log.attempt("largest batch"):
-        _largest_batch(bench, encoders["image"], inputs["image"])
+        _find_largest_batch(bench, encoders["image"], inputs["image"])
 
 
-def _end_to_end(
+def _measure_extraction(
     bench: Bench,
     rows: Mapping[str, RowPlan],
     readers: Mapping[str, Reader],
@@ -108,7 +108,7 @@ def _end_to_end(
     return rate
 
 
-def read_by(
+def read_inputs(
     reading: ReadingPool, rows: Sequence[Row], reader: Reader, encoder: Any
 ) -> list[Tensor]:
     """The encoder inputs of rows."""
@@ -116,7 +116,7 @@ def read_by(
     return [value for task in tasks for value in task.result().inputs]
 
 
-def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
+def _measure_reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
     """Pictures read, decoded and prepared per second, by threads and by processes."""
     large, cores = bench.sizes.large_posts, ThreadCounts.plan(bench.device).readers
     width, height = bench.sizes.large_picture
@@ -128,17 +128,17 @@ def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
     with reuse_blocks():  # as an extraction does
         for threads, processes in [*ways, (cores, True)]:
             with contextlib.closing(ReadingPool(threads, processes=processes)) as reading:
-                read_by(reading, rows[-_WARM_UP:], reader, encoder)  # processes start meanwhile
+                read_inputs(reading, rows[-_WARM_UP:], reader, encoder)  # processes start meanwhile
                 for what, plan in kinds.items():
                     part = plan[: max(_FEWEST_READ, len(plan) * threads // cores)]
                     started = time.perf_counter()
-                    read_by(reading, part, reader, encoder)
+                    read_inputs(reading, part, reader, encoder)
                     rate = len(part) / (time.perf_counter() - started)
                     how = f"{threads} cores' processes" if processes else f"{threads} thread(s)"
                     bench.log.add(f"{what} read by {how}", rate, "pictures/s")
 
 
-def models_alone(
+def measure_models(
     bench: Bench, encoders: dict[str, Any], inputs: dict[str, list[Tensor]], size: int
 ) -> float:
     """Posts per second of both models' forward passes, on batches in device memory."""
@@ -169,7 +169,7 @@ def _pad(text: Any, rows: Sequence[Tensor], device: torch.device) -> tuple[Tenso
     return ids.to(device), (torch.arange(ids.shape[1]) < lengths[:, None]).to(device)
 
 
-def _textbook(bench: Bench) -> float:
+def _measure_textbook(bench: Bench) -> float:
     """Posts per second of the textbook loop of `extract.bench`, in float32."""
     samples = spread_samples(bench.samples()[bench.sizes.large_posts :], bench.sizes.textbook_posts)
     text, image = (s.load(bench.device) for s in bench.specs("float32").values())
@@ -178,7 +178,7 @@ def _textbook(bench: Bench) -> float:
     return len(samples) / seconds
 
 
-def _largest_batch(bench: Bench, encoder: Any, inputs: Sequence[Tensor]) -> None:
+def _find_largest_batch(bench: Bench, encoder: Any, inputs: Sequence[Tensor]) -> None:
     """Doubles the batch until the device runs out of memory."""
     size, largest = bench.sizes.batch_size, 0
     while size <= bench.sizes.largest_batch:

@@ -52,19 +52,19 @@ def run(bench: Bench) -> None:
         log.add("five folds against one", folds["ratio_five_folds"], at_most=FOLDS)
     for members, size in ((1, 1), (1, 8), (bench.sizes.members, 1)):
         with log.attempt(f"a step of {members}, {size} a graph"):
-            _step_times(bench, bank, members, size)
+            _time_steps(bench, bank, members, size)
     pooled = Setting(keep="last", schedule="constant", variants=False, **bench.sizes.model)
     for members in (1, bench.sizes.members):
         with log.attempt(f"a step of {members}"):
             _count_step_calls(bench, bank, pooled, members)
     for name, setting in _TOKEN_SETTINGS.items():
         with log.attempt(f"token-level epoch of {name}"):
-            _token_epoch(bench, bank, name, replace(setting, **bench.sizes.model))
+            _time_token_epoch(bench, bank, name, replace(setting, **bench.sizes.model))
     with log.attempt("store to bank"):
-        _opening(bench)
+        _compare_opening(bench)
 
 
-def _step_times(bench: Bench, bank: FeatureBank, members: int, size: int) -> None:
+def _time_steps(bench: Bench, bank: FeatureBank, members: int, size: int) -> None:
     """Times a pooled step, with ``size`` steps per graph."""
     with mock.patch("fuse.training.graphs.STEPS_A_GRAPH", size):
         steps = bench_steps(bank, CLASSES, members)
@@ -75,7 +75,7 @@ def _step_times(bench: Bench, bank: FeatureBank, members: int, size: int) -> Non
         bench.log.check("  as a graph", steps["captured"], "captured")
 
 
-def _opening(bench: Bench) -> None:
+def _compare_opening(bench: Bench) -> None:
     """Compares opening a store on the device with copying its bytes there."""
     files = [path for folder in bench.generated.folders for path in sorted(folder.glob("*.h5"))]
     size = sum(path.stat().st_size for path in files) / 1e9
@@ -123,7 +123,7 @@ def _count_step_calls(bench: Bench, bank: FeatureBank, setting: Setting, members
         bench.log.add(title, count / steps)
 
 
-def _token_epoch(bench: Bench, bank: FeatureBank, name: str, setting: Setting) -> None:
+def _time_token_epoch(bench: Bench, bank: FeatureBank, name: str, setting: Setting) -> None:
     """Times an epoch at the token level, of one member and of several."""
     for members in (1, bench.sizes.members):
         one, two = _one_and_two_epochs(setting, bank, fold_tasks(len(bank), members))
