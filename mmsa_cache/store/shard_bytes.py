@@ -33,14 +33,14 @@ def encode(shards: Sequence[Shard], fingerprint: str) -> Pieces:
         shards: Shards with the same pools.
         fingerprint: Fingerprint of the encoder.
     """
-    around = _HDF5Output()
+    output = _HDF5Output()
     first = shards[0]
     offsets, end = [np.zeros(1, np.int64)], 0
     for shard in shards:
         offsets.append(shard.offsets[1:] + end)
         end += int(shard.offsets[-1])
     with h5py.File(
-        around, "w", libver="v110", alignment_threshold=1, alignment_interval=_ALIGNMENT
+        output, "w", libver="v110", alignment_threshold=1, alignment_interval=_ALIGNMENT
     ) as file:
         file.attrs["schema"] = schema.SCHEMA_VERSION
         file.attrs["fingerprint"] = np.bytes_(fingerprint)
@@ -54,7 +54,7 @@ def encode(shards: Sequence[Shard], fingerprint: str) -> Pieces:
         if first.shared is not None:
             shared = [s.shared for s in shards if s.shared is not None]
             features += _create_features(file, schema.SHARED, shared)
-    return _join_pieces(features, around)
+    return _join_pieces(features, output)
 
 
 def shard_entry(content: Pieces, shards: Sequence[Shard]) -> ShardEntry:
@@ -92,17 +92,17 @@ class _HDF5Output(io.RawIOBase):
         return self.size
 
 
-def _join_pieces(features: Sequence[tuple[int, memoryview]], around: _HDF5Output) -> Pieces:
+def _join_pieces(features: Sequence[tuple[int, memoryview]], output: _HDF5Output) -> Pieces:
     """Joins located features and what HDF5 wrote between them; the rest is zeros."""
     large = [part for part in features if part[1].nbytes >= _LARGE]
-    small = [*around.pieces, *(part for part in features if part[1].nbytes < _LARGE)]
+    small = [*output.pieces, *(part for part in features if part[1].nbytes < _LARGE)]
     pieces, end = [], 0
-    for offset, data in [*sorted(large, key=lambda part: part[0]), (around.size, memoryview(b""))]:
-        between = bytearray(offset - end)
+    for offset, data in [*sorted(large, key=lambda part: part[0]), (output.size, memoryview(b""))]:
+        gap = bytearray(offset - end)
         for start, piece in small:
             if end <= start < offset:
-                between[start - end : start - end + len(piece)] = piece
-        pieces += [memoryview(between), data]
+                gap[start - end : start - end + len(piece)] = piece
+        pieces += [memoryview(gap), data]
         end = offset + data.nbytes
     return [piece for piece in pieces if piece.nbytes]
 

@@ -82,7 +82,7 @@ class TextLines:
                 bytes_read += len(block)
                 try:
                     decoder.decode(block, final=not block)
-                except UnicodeDecodeError as error:  # of what was left over and the piece
+                except UnicodeDecodeError as error:  # relative to bytes left over and the block
                     offset = bytes_read - len(error.object) + error.start
                     line += block.count(b"\n", 0, max(0, offset - bytes_read + len(block)))
                     break
