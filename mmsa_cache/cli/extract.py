@@ -53,11 +53,11 @@ def extract(
     $ mmsa extract --split all --dry-run
     $ mmsa extract --split all
     """
-    from mmsa_cache.compose.extraction.crew import EngineRequest, card_numbers
+    from mmsa_cache.compose.extraction.crew import EngineRequest, parse_devices
     from mmsa_cache.compose.extraction.extract import extract_splits
     from mmsa_cache.compose.extraction.parts import Portion
 
-    request = EngineRequest(engine, workers, address, target, card_numbers(devices))
+    request = EngineRequest(engine, workers, address, target, parse_devices(devices))
     part = Portion.of(shards, finish)
     if dry_run:
         if target is not None:

@@ -135,10 +135,10 @@ class EngineRequest:
             return RayCrew(source, sealers, address, self.workers, gpu=gpu, batch_size=batch_size)
         alone = self.engine is None and len(self.devices) < 2
         workers = self.workers or (1 if alone else None)
-        return LocalCrew(source, sealers, devices_of(device, workers, self.devices), batch_size)
+        return LocalCrew(source, sealers, crew_devices(device, workers, self.devices), batch_size)
 
 
-def devices_of(kind: torch.device, workers: int | None, numbers: Sequence[int] = ()) -> list[str]:
+def crew_devices(kind: torch.device, workers: int | None, numbers: Sequence[int] = ()) -> list[str]:
     """The device of each worker on this machine.
 
     Args:
@@ -154,7 +154,7 @@ def devices_of(kind: torch.device, workers: int | None, numbers: Sequence[int] =
     return [f"{kind.type}:{numbers[i % len(numbers)]}" for i in range(workers or len(numbers))]
 
 
-def card_numbers(text: str | None) -> tuple[int, ...]:
+def parse_devices(text: str | None) -> tuple[int, ...]:
     """Parses ``--devices``, as ``0,1``.
 
     Raises:
