@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face hub, as ``hf://datasets/NAME[@REVISION]``, on this machine.
+"""Local copies of data sets of the Hugging Face hub, ``hf://datasets/NAME[@REVISION]``.
 
-They lie in the cache of the hub's client. A note beside a snapshot says that all of it is there,
-and which commit a revision was: without it nothing is read, and nothing is asked of the hub.
+They lie in the cache of the hub's client. A note beside a snapshot says that it is complete, and
+which commit a revision was. Without the note nothing is read; the hub is never contacted here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .sections import DataSettings
 _SHA = re.compile(r"[0-9a-f]{40}")
 _NOTES = "mmsa"
 _SLASH = 2 * "-"
-"""Stands for a slash in the names of the client's folders."""
+"""Replaces a slash in the client's folder names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class HubData:
 
     @classmethod
     def of(cls, name: str) -> HubData:
-        """``NAME[@REVISION]``.
+        """Parses ``NAME[@REVISION]``.
 
         Raises:
-            SettingsError: It is none.
+            SettingsError: It is malformed.
         """
         match = HUB_NAME.fullmatch(name)
         if match is None:
@@ -46,7 +46,7 @@ class HubData:
 
     @property
     def address(self) -> str:
-        """What the user writes."""
+        """The address as users write it."""
         at = "" if self.revision == "main" else f"@{self.revision}"
         return f"{PREFIX}{self.repository}{at}"
 
@@ -55,16 +55,16 @@ class HubData:
         return _cache() / f"datasets--{self.repository.replace('/', _SLASH)}"
 
     def copy(self) -> Path | None:
-        """The folder of its files, if all of them are here."""
+        """The folder of its files, if the copy is complete."""
         try:
             sha = read_regular(self._note(self.revision), 100).decode()
         except (OSError, ValueError):
             return None
-        found = self._folder / "snapshots" / sha
-        return found if _SHA.fullmatch(sha) and found.is_dir() else None
+        snapshot = self._folder / "snapshots" / sha
+        return snapshot if _SHA.fullmatch(sha) and snapshot.is_dir() else None
 
     def fetched(self, snapshot: Path) -> None:
-        """Notes that a snapshot is whole."""
+        """Notes that a snapshot is complete."""
         for name in {self.revision, snapshot.name}:
             make_folders(self._note(name).parent)
             write_atomically(self._note(name), snapshot.name.encode())
@@ -74,16 +74,16 @@ class HubData:
 
 
 def use_local_copy(data: DataSettings) -> DataSettings:
-    """Settings whose folder is the copy of the hub's data set that they name, if it is here.
+    """Replaces a data set of the hub by its local copy, if there is one.
 
-    Its files are links to others of the same cache.
+    Its files are links into the same cache.
     """
-    found = None if data.hub_name is None else HubData.of(data.hub_name).copy()
-    return data if found is None else data.model_copy(update={"root": found, "follow_links": True})
+    copy = None if data.hub_name is None else HubData.of(data.hub_name).copy()
+    return data if copy is None else data.model_copy(update={"root": copy, "follow_links": True})
 
 
 def hub_address(root: Path) -> str | None:
-    """``hf://datasets/NAME@COMMIT`` of a folder that is a copy.
+    """``hf://datasets/NAME@COMMIT`` of a local copy; None for other folders.
 
     Args:
         root: The folder, resolved.

@@ -34,7 +34,7 @@ ENV_PREFIX = "MMSA_"
 _PATHS = {("data", "root"), ("cache", "dir")}
 """Keys of paths; they are relative to the file that sets them, or to where a variable is read."""
 _PATHS_IF_THERE = {("text", "model"), ("image", "weights"), ("joint", "model")}
-"""Keys of paths or names; what does not exist is a name."""
+"""Keys of paths or names; a value that is no existing path is a name."""
 
 
 def load_settings(
@@ -47,13 +47,13 @@ def load_settings(
     """Collects the settings from all places.
 
     Args:
-        flags: ``"section.key"`` (or ``"key"``) → value; ``None`` values count as not given.
-        named: What messages call a flag, by its key.
+        flags: ``"section.key"`` (or ``"key"``) → value; None: not given.
+        named: Names of the flags in messages, by key.
         folder: Where ``mmsa.toml`` is; default: see `find_project` the working folder.
         environ: Environment variables; default: the process's.
 
     Raises:
-        SettingsError: With every unknown key and bad value at once.
+        SettingsError: With all unknown keys and bad values.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
@@ -119,7 +119,7 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], o
     if not path.is_file():
         return []
     try:
-        table = _resolved(path.parent, "", read_toml(path))
+        table = _resolve_paths(path.parent, "", read_toml(path))
     except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{CONFIG_NAME}: not valid TOML: {error}")
         return []
@@ -132,29 +132,29 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], o
     return found
 
 
-def _resolved(folder: Path, section: str, table: dict[str, object]) -> dict[str, object]:
-    """A table whose paths, on all levels, are those of files relative to a folder."""
-    return {key: _placed(folder, section, key, value) for key, value in table.items()}
+def _resolve_paths(folder: Path, section: str, table: dict[str, object]) -> dict[str, object]:
+    """A table with all its paths, also nested ones, resolved relative to a folder."""
+    return {key: _resolve_path(folder, section, key, value) for key, value in table.items()}
 
 
-def _placed(folder: Path, section: str, key: str, value: object) -> object:
+def _resolve_path(folder: Path, section: str, key: str, value: object) -> object:
     if isinstance(value, dict):
-        return _resolved(folder, key, value)
+        return _resolve_paths(folder, key, value)
     if (section, key) in _PATHS and isinstance(value, str):
         return value if value.startswith("hf://") else folder / expand_home(value)
     return _path_if_there(folder, value) if (section, key) in _PATHS_IF_THERE else value
 
 
 def _path_if_there(folder: Path, value: object) -> object:
-    """A name stays a name; what exists relative to the file becomes that path."""
+    """An existing path, relative to the folder; other values are unchanged."""
     if isinstance(value, str) and os.path.exists(folder / expand_home(value)):  # noqa: PTH110
         return str(folder / expand_home(value))  # (Path.exists raises for names that are too long)
     return value
 
 
 def setting_keys() -> dict[str, tuple[str, ...]]:
-    """``{"text_model": ("text", "model"), "seed": ("seed",), …}``: keys by their names on one
-    level, as variables and arguments have them."""
+    """``{"text_model": ("text", "model"), "seed": ("seed",), …}``: keys by the names of variables
+    and arguments."""
     known: dict[str, tuple[str, ...]] = {}
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
@@ -183,5 +183,7 @@ def _from_environment(
                 problems.append(f"{name}: write the value as in TOML, received {text!r}")
                 continue
         *section, key = known[name]
-        found.append((known[name], _placed(caller_folder(), ".".join(section), key, value), name))
+        found.append(
+            (known[name], _resolve_path(caller_folder(), ".".join(section), key, value), name)
+        )
     return found

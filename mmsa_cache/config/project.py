@@ -1,4 +1,4 @@
-"""The project that a folder belongs to: the nearest one from there up that holds ``mmsa.toml``."""
+"""The project of a folder: the nearest folder upwards that holds ``mmsa.toml``."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from mmsa_cache.console import say
 from .settings import CONFIG_NAME
 
 _SYSTEM = 0
-"""The user whose files are the system's."""
+"""User id of the system's files."""
 _called_from: ContextVar[Path | None] = ContextVar("called_from", default=None)
 
 
 def find_project(folder: Path) -> Path:
-    """The nearest folder that holds ``mmsa.toml``; the folder itself where there is none.
+    """The nearest folder that holds ``mmsa.toml``; the folder itself if there is none.
 
-    A file above the folder counts if it is the user's own or the system's: anybody may write one
-    into a folder such as ``/tmp``, and have the data and models read that it names.
+    A file above the folder counts only if the user or the system owns it: anybody could write one
+    into a folder such as ``/tmp``, to have the data and models read that it names.
 
     Args:
         folder: An absolute path.
     """
-    for place in (folder, *folder.parents):
-        path = place / CONFIG_NAME
+    for candidate in (folder, *folder.parents):
+        path = candidate / CONFIG_NAME
         if not path.is_file():
             continue
-        if place == folder or _is_own(path):
-            return place
+        if candidate == folder or _is_own(path):
+            return candidate
         say(f"Note: {path} belongs to another user: it is not used.")
     return folder
 

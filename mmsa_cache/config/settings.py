@@ -25,7 +25,7 @@ from .sections import (
 
 CONFIG_NAME = "mmsa.toml"
 ALL = "all"
-"""Stands for every encoder, the default ones included."""
+"""Stands for all encoders, including the default ones."""
 
 
 Device = Annotated[str, match_pattern("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]+)?")]
@@ -51,7 +51,7 @@ class Settings(Section):
     cache: CacheSettings = CacheSettings()
     extract: ExtractSettings = ExtractSettings()
     device: Device = "auto"
-    """Where models run: ``auto`` takes CUDA when there is one."""
+    """Device of the models: ``auto`` is CUDA if there is one."""
     seed: int = Field(default=47, ge=0, le=MAX_SEED)
     """Seed of augmentation, random weights, splits, search and training."""
     allow_outside: bool = Field(default=False, exclude=True)
@@ -68,14 +68,14 @@ class Settings(Section):
 
     @property
     def named_encoders(self) -> dict[str, EncoderSettings]:
-        """Encoders by name, with the built-in ones of rules if no other has their name."""
-        own = {name: EncoderSettings(text=TextSettings(model=name)) for name in RULE_ENCODERS}
-        return self.encoders | {name: of for name, of in own.items() if name not in self.encoders}
+        """Encoders by name, with the built-in rules unless their names are used."""
+        rules = {name: EncoderSettings(text=TextSettings(model=name)) for name in RULE_ENCODERS}
+        return self.encoders | rules | self.encoders
 
     def with_encoder(self, modality: str, name: str) -> Settings:
-        """These settings with a named encoder in the place of a modality's default one.
+        """These settings with a named encoder as a modality's default one.
 
-        Their sections of the other modality are not used then.
+        Their sections of the other modality have no meaning then.
 
         Raises:
             SettingsError: There is no such encoder.
@@ -89,9 +89,9 @@ class Settings(Section):
                 self.encoder_names(modality),
                 f"Others are described under [encoders.NAME.{modality}].",
             )
-        found = self.named_encoders[name]
-        own = getattr(found, modality) or type(getattr(self, modality))()
-        return self.model_copy(update={modality: own, "joint": found.joint or JointSettings()})
+        encoder = self.named_encoders[name]
+        own = getattr(encoder, modality) or type(getattr(self, modality))()
+        return self.model_copy(update={modality: own, "joint": encoder.joint or JointSettings()})
 
     def with_pair(self, text: str, image: str) -> Settings:
         """These settings with two named encoders as the default ones, and no others.
@@ -99,11 +99,11 @@ class Settings(Section):
         Raises:
             SettingsError: There is no such encoder, or only one is part of a joint model.
         """
-        one, two = self.with_encoder("text", text), self.with_encoder("image", image)
-        if one.joint != two.joint:
+        of_text, of_image = self.with_encoder("text", text), self.with_encoder("image", image)
+        if of_text.joint != of_image.joint:
             raise SettingsError(
                 f"The encoders {text!r} and {image!r} cannot be the default ones together: "
                 "a joint model gives both sides."
             )
-        parts = {"text": one.text, "image": two.image, "joint": one.joint, "encoders": {}}
-        return self.model_copy(update=parts)
+        sections = {"text": of_text.text, "image": of_image.image, "joint": of_text.joint}
+        return self.model_copy(update={**sections, "encoders": {}})

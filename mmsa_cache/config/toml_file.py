@@ -9,7 +9,7 @@ from mmsa_cache.files.untrusted import read_regular
 
 _MAX_BYTES = 1 << 20
 _MAX_DOTS = 100
-"""Of a line: what a key of many parts takes grows with their square."""
+"""Most dots of a line: parsing time grows with the square of a key's parts."""
 
 
 def read_toml(path: Path) -> dict[str, object]:
@@ -17,7 +17,7 @@ def read_toml(path: Path) -> dict[str, object]:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no TOML, or too large or too deep for anything that a person wrote.
+        ValueError: It is no TOML, too large or nested too deeply.
     """
     text = read_regular(path, _MAX_BYTES).decode()
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""Run directories: created under a temporary name, published complete."""
+"""Folders of runs: made under a temporary name, renamed when complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmsa_cache.files.paths import check_tree
 
 RUNS = Path("runs")
 CHECKPOINT = "checkpoint"
-"""Folder of an unfinished run that training resumes from."""
+"""Folder in an unfinished run from which training resumes."""
 
 
 @contextmanager

@@ -36,7 +36,7 @@ _MOST_BYTES = 64 << 20
 MODEL_FILE = "model.safetensors"
 REMAKE = "Train the run again; of an export: mmsa export the run again, with --force."
 LATEST, BEST = "latest", "best"
-"""Stand for a run, where none has that name."""
+"""Stand for a run unless one has that name."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -52,9 +52,9 @@ def _line(number: int, text: str) -> Json:
 
 
 class RunFolder:
-    """A run's folder, or an export's; each file is read when first asked for, and kept.
+    """The folder of a run or an export; each file is read at its first use and cached.
 
-    Every property raises a ModelError, which names the file, where it is missing or malformed.
+    Every property raises a ModelError if its file is missing or malformed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,13 +62,13 @@ class RunFolder:
 
     @classmethod
     def find(cls, name: str | os.PathLike[str]) -> RunFolder:
-        """A run by name below ``runs``, or any folder of a run or an export by path.
+        """Finds a run by its name below ``runs``, or a run or an export by its path.
 
         Args:
-            name: ``latest`` is the one that was trained last, ``best`` see `RunFolder.best`.
+            name: Also ``latest``, the run trained last, or ``best``, see `RunFolder.best`.
 
         Raises:
-            ModelError: There is none; lists those there are.
+            ModelError: There is none; with a list of all runs.
         """
         for path in (RUNS / name, resolve_declared(Path(name))):
             if os.path.isfile(path / "config.json"):  # noqa: PTH113  (a name may be too long)
@@ -89,32 +89,32 @@ class RunFolder:
 
     @classmethod
     def best(cls) -> tuple[RunFolder, list[RunFolder]]:
-        """The run of the highest macro-F1 on its inner rows, and all that it was chosen from.
+        """The run with the highest macro-F1 on its inner rows, and all compared runs.
 
-        Those are the last trained run that can be read and all others whose inner rows are the
-        same. The rows that judge have no part in the choice.
+        Compared are the latest readable run and all others with the same inner rows. Outer rows
+        have no part in the choice.
 
         Raises:
             ModelError: No run has inner rows.
         """
-        found = []
+        readable = []
         for run in sorted(cls.all(), key=cls.trained_at, reverse=True):
             with contextlib.suppress(ModelError):  # damaged, or of another version
                 if run.figures.inner is not None:
-                    found.append(run)
-        if not found:
+                    readable.append(run)
+        if not readable:
             hint = "Name one." if cls.all() else "Run mmsa train first."
             raise ModelError(f"No run below {RUNS} can be compared with others.", hint)
-        equal = [run for run in found if run._inner_rows() == found[0]._inner_rows()]
+        equal = [run for run in readable if run._inner_rows() == readable[0]._inner_rows()]
         return max(equal, key=lambda run: run.inner_score or 0.0), equal
 
     @property
     def inner_score(self) -> float | None:
-        """Macro-F1 of the inner rows; None where none were held out."""
+        """Macro-F1 of the inner rows; None if none were held out."""
         return self.figures.inner.macro_f1 if self.figures.inner else None
 
     def _inner_rows(self) -> object:
-        """The same for runs whose inner rows are the same."""
+        """A value that is equal for runs with the same inner rows."""
         record, inner = self.record, self.figures.inner
         data = None if record.origin is None else (record.origin.data, record.origin.val)
         protocol = record.protocol
@@ -122,7 +122,7 @@ class RunFolder:
         return record.classes, data, protocol.outer, protocol.seed, protocol.folds > 1, rows
 
     def trained_at(self) -> float:
-        """When it was trained, in seconds of the system's clock."""
+        """Time of the training, in seconds of the system's clock."""
         return (self.path / "config.json").stat().st_mtime
 
     @property
@@ -169,7 +169,7 @@ class RunFolder:
 
     @functools.cached_property
     def snapshots(self) -> list[StudySnapshot]:
-        """``studies.json``: the studies as they were; none where no study was searched."""
+        """``studies.json``: snapshots of the searched studies; may be empty."""
         if not (self.path / "studies.json").is_file():
             return []
         return self._validated(_Snapshots, self._json("studies.json"), "studies.json").root
@@ -199,7 +199,7 @@ class RunFolder:
         ]
 
     def file_path(self, name: str) -> Path:
-        """Where a file is.
+        """The path of a file.
 
         Raises:
             ModelError: It is a link that leads out of the working folder and the run.
@@ -219,7 +219,7 @@ class RunFolder:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[bytes]:
-        """The bytes of a file; turns what reading them raises into a ModelError."""
+        """Yields the bytes of a file; errors inside the block become a ModelError."""
         path = self.file_path(name)
         try:
             yield read_regular(path, _MOST_BYTES)

@@ -1,4 +1,4 @@
-"""``predictions.csv`` of a run: what it predicts of its outer rows."""
+"""``predictions.csv`` of a run: its predictions of the outer rows."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def _header(classes: Sequence[str], is_older: bool = False) -> list[str]:
 
 
 def format_predictions(predictions: Predictions, classes: Sequence[str]) -> str:
-    """A line a row; probabilities have all their digits.
+    """One line for each row, with probabilities in full precision.
 
-    ``predicted`` is the class that the run decides for, ``by_RULE`` that of each decision rule.
-    Rows of one ``group`` show the same post.
+    ``predicted`` is the class by the run's decision rule, ``by_RULE`` that by each rule. Rows of
+    one ``group`` are duplicates of a post.
     """
     codes = [predictions.labels, predictions.predicted]
     numbers = []
@@ -33,11 +33,11 @@ def format_predictions(predictions: Predictions, classes: Sequence[str]) -> str:
         codes += [predictions.decided[rule] for rule in DECIDE]
         numbers = [predictions.groups]
     rows = [_header(classes, is_older=not numbers)]
-    for place, (guid, probabilities) in enumerate(
+    for row, (guid, probabilities) in enumerate(
         zip(predictions.guids, predictions.probabilities.tolist(), strict=True)
     ):
-        names = [classes[of[place]] for of in codes]
-        groups = [str(of[place]) for of in numbers]
+        names = [classes[column[row]] for column in codes]
+        groups = [str(column[row]) for column in numbers]
         rows.append([guid, *names, *groups, *map(repr, probabilities)])
     return csv_text(rows)
 

@@ -1,4 +1,4 @@
-"""What the JSON files of a run hold, as records.
+"""Records of a run's JSON files.
 
 Settings of models are plain values here; `fuse.setting` makes a `Setting` of them.
 """
@@ -26,9 +26,9 @@ from mmsa_cache.store.identity import EncoderIdentity, Origin, StoredIdentity
 from mmsa_cache.version import __version__
 
 VERSION: Literal[1] = 1
-"""Of ``config.json``; a run without a number is of version 1 too."""
+"""Version of ``config.json``; a run without one is of version 1."""
 _PROTOCOL = ("outer", "folds", "seeds", "seed")
-"""Fields of the protocol that stand beside the others in ``config.json``."""
+"""Fields of the protocol at the top level of ``config.json``."""
 _PACKAGES = ("torch", "transformers", "timm", "h5py", "numpy", "optuna", "scikit-learn")
 
 
@@ -38,11 +38,11 @@ class TrainedModel(Record):
     setting: dict[str, Value]
     """Values of the fields of `fuse.setting.Setting`."""
     dims: Dims
-    """Sizes of the features that it reads."""
+    """Sizes of its inputs."""
     weight: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Of its members in the whole model; None (older runs): all models count alike."""
+    """Weight of its members in the whole model; None (older runs): equal weights."""
     parts: list[Integer] | None = None
-    """Outer parts, from 1, whose members are of it; None: all."""
+    """Outer parts, from 1, whose members have this setting; None: all."""
 
     @property
     def encoders(self) -> EncoderPair:
@@ -58,22 +58,22 @@ class TrainedModel(Record):
 
 
 class RunIdentity(Record):
-    """Everything that the training of a run depends on: equal identities give equal models."""
+    """Everything that a training depends on: equal identities give equal models."""
 
     models: list[TrainedModel] = Field(min_length=1, max_length=1000)
     protocol: Protocol
     averaged: bool
-    """Whether the model is the average of its members; else the best one of each setting."""
+    """Whether the model averages its members; else it is the best one of each setting."""
     refit: bool
     """Whether the members of the model learned from all development rows."""
     origin: Origin | None
-    """The features; None in an export."""
+    """Origin of the features; None in an export."""
 
     @property
     def weights(self) -> list[float]:
-        """Of each model; they sum to 1."""
-        given = [model.weight or 1.0 for model in self.models]
-        return [weight / sum(given) for weight in given]
+        """Weight of each model; they sum to 1."""
+        weights = [model.weight or 1.0 for model in self.models]
+        return [weight / sum(weights) for weight in weights]
 
     @property
     def pairs(self) -> list[EncoderPair]:
@@ -81,7 +81,7 @@ class RunIdentity(Record):
         return [model.encoders for model in self.models]
 
     def as_json(self) -> JsonObject:
-        """Plain values; the fields of the protocol stand beside the others."""
+        """Plain values, with the fields of the protocol at the top level."""
         return {
             "models": [model.as_json() for model in self.models],
             **{key: getattr(self.protocol, key) for key in _PROTOCOL},
@@ -97,23 +97,23 @@ class RunRecord(RunIdentity):
     version: Literal[1] = VERSION
     origin: Origin | None = None
     settings: Settings
-    """Those that the features were made under."""
+    """Settings of the features."""
     classes: list[str] = Field(min_length=1, max_length=10_000)
     """Class names in the order of their codes."""
     encoders: dict[str, dict[str, StoredIdentity]]
     """By modality and name in the settings."""
     notes: list[str] = Field(default_factory=list)
-    """What readers of figures must know: synthetic data, random weights."""
+    """Caveats of the scores, such as synthetic data or random weights."""
     calibration: Calibration
     decide: Decide = "accuracy"
-    """The rule that turns its probabilities into classes unless another one is asked for."""
+    """Default rule that turns its probabilities into classes."""
     studies: list[StudySource] = Field(default_factory=list)
-    """Where the settings come from; empty where they were given."""
+    """Studies that the settings come from; empty if they were given."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_json(cls, content: Any) -> Any:
-        """Gathers what ``config.json`` keeps apart: the protocol, the encoders."""
+        """Builds the protocol and the encoders from the fields of ``config.json``."""
         if not isinstance(content, dict) or "encoder_fields" not in content:
             return content
         return {
@@ -167,15 +167,15 @@ class RunRecord(RunIdentity):
 
 
 def _named(fields: object, models: object) -> object:
-    """Encoders by name; a modality with one encoder has its fields without a name."""
+    """Encoders by name; a modality with one encoder keeps its fields without a name."""
     if not isinstance(fields, dict) or not isinstance(models, list):
         return fields
     pairs = [TrainedModel.model_validate(model).encoders for model in models]
     return {
-        modality: dict.fromkeys((name for pair in pairs for name in split_terms(pair[place])), own)
+        modality: dict.fromkeys((name for pair in pairs for name in split_terms(pair[index])), own)
         if isinstance(own := fields.get(modality), dict) and own.get("modality") == modality
         else own
-        for place, modality in enumerate(MODALITIES)
+        for index, modality in enumerate(MODALITIES)
     }
 
 
@@ -185,7 +185,7 @@ def _unnamed(named: Mapping[str, EncoderIdentity]) -> Json:
 
 
 class Environment(Record):
-    """What a run was made with: ``env.json``."""
+    """Environment of a training: ``env.json``."""
 
     python: str = ""
     machine: str = ""

@@ -27,12 +27,12 @@ _MOST_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """What a tracker needs when a run begins."""
+    """The run or study that a tracker records."""
 
     name: str
     """Of the run or the study."""
     folder: Path
-    """Of TensorBoard's event files; those of an earlier try are deleted."""
+    """Folder of TensorBoard's event files; earlier ones in it are deleted."""
     parameters: Mapping[str, object]
     """Plain values by name."""
 
@@ -125,7 +125,7 @@ class Mlflow:
         now = time.time_ns() // 1_000_000
         # Names may not hold @ or +.
         self._waiting += [
-            self._metric(_plain(f"{series}/{key}"), value, now, step)
+            self._metric(_metric_name(f"{series}/{key}"), value, now, step)
             for key, value in values.items()
         ]
 
@@ -137,7 +137,7 @@ class Mlflow:
 
 
 def _check_database(server: str) -> None:
-    """Looks whether a database is another program's; servers and folders are left to MLflow."""
+    """Refuses a database of another program; MLflow itself checks servers and folders."""
     import sqlalchemy
 
     try:
@@ -154,8 +154,8 @@ def _check_database(server: str) -> None:
     check_owner(place, sqlalchemy.inspect(engine).get_table_names(), "MLflow")
 
 
-def _plain(name: str) -> str:
-    """A metric's name with nothing in it that MLflow refuses."""
+def _metric_name(name: str) -> str:
+    """A metric's name without characters that MLflow refuses."""
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
 
 

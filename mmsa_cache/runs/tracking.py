@@ -25,13 +25,13 @@ class Tracking:
     def log(self, series: str, step: int, values: Mapping[str, object]) -> None:
         """Records the numbers among the values."""
         numbers = flatten_scalars(values)
-        self._each(lambda tracker: tracker.log(series, step, numbers))
+        self._for_each(lambda tracker: tracker.log(series, step, numbers))
 
     def close(self) -> None:
         """Ends every record."""
-        self._each(lambda tracker: tracker.close(self.final))
+        self._for_each(lambda tracker: tracker.close(self.final))
 
-    def _each(self, act: Callable[[Tracker], None]) -> None:
+    def _for_each(self, act: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
             try:
                 act(tracker)
@@ -51,14 +51,14 @@ def tracking(names: Sequence[str], place: TrackedRun) -> Iterator[Tracking]:
     Raises:
         SettingsError: One cannot begin.
     """
-    whole = Tracking({name: _begun(name, place) for name in dict.fromkeys(names)})
+    whole = Tracking({name: _start(name, place) for name in dict.fromkeys(names)})
     try:
         yield whole
     finally:
         whole.close()
 
 
-def _begun(name: str, place: TrackedRun) -> Tracker:
+def _start(name: str, place: TrackedRun) -> Tracker:
     try:
         return TRACKERS[name][0](place)
     except (MmsaError, OSError):
@@ -89,12 +89,12 @@ def check_trackers(names: Iterable[str]) -> None:
 
 
 def flatten_scalars(values: Mapping[str, object], prefix: str = "") -> Scalars:
-    """The numbers of nested mappings by their path, ``outer/per_class/NAME/f1``; no others."""
-    found: Scalars = {}
+    """The numbers of nested mappings by path, as ``outer/per_class/NAME/f1``."""
+    numbers: Scalars = {}
     for name, value in values.items():
         key = str(name).replace("/", "_")  # of a class
         if isinstance(value, Mapping):
-            found |= flatten_scalars(value, f"{prefix}{key}/")
+            numbers |= flatten_scalars(value, f"{prefix}{key}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[f"{prefix}{key}"] = float(value)
-    return found
+            numbers[f"{prefix}{key}"] = float(value)
+    return numbers
