@@ -230,15 +230,7 @@ def _check_shapes(extents: dict[str, _Extent], rows: int, pools: int, size: int)
 
 
 # Errors of HDF5, h5py and NumPy on damaged or foreign files.
-UNREADABLE = (
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    RuntimeError,
-    ArithmeticError,
-    NotImplementedError,
-)
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError)
 
 
 def _read_attribute(owner: Any, name: bytes) -> NDArray[np.bytes_]:

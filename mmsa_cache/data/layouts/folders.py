@@ -60,12 +60,9 @@ def find_folder(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]
         return any(names.find_first([start + name for name in row]) for row in candidates)
 
     first = list(itertools.islice(remaining, _LOOK))
-    folder_name = next((folder for folder in folders if holds(folder, first)), None)
-    if folder_name is None:
-        folder_name = next(
-            (folder for row in remaining for folder in folders if holds(folder, [row])), None
-        )
-    return folder_name
+    by_first = (folder for folder in folders if holds(folder, first))
+    by_row = (folder for row in remaining for folder in folders if holds(folder, [row]))
+    return next(itertools.chain(by_first, by_row), None)
 
 
 def picture_file_names(stem: str) -> list[str]:
