@@ -48,7 +48,7 @@ class EnsembleBudget:
         return EnsembleBudget(1, self.bytes)
 
 
-def greedy(
+def pick_weights(
     probabilities: Floats, labels: Codes, budget: EnsembleBudget, sizes: NDArray[np.int64]
 ) -> Floats:
     """Picks members. Starts with the best trials: as many as are best averaged.
@@ -75,7 +75,7 @@ def _true_class(probabilities: Floats, labels: Codes) -> Floats:
 
 
 def _pick(true_class: Floats, budget: EnsembleBudget, sizes: NDArray[np.int64]) -> Floats:
-    """See `greedy`; takes the probabilities of the true class, (trials, rows)."""
+    """See `pick_weights`; takes the probabilities of the true class, (trials, rows)."""
     picks = np.zeros(len(true_class))
 
     def affordable(trial: int) -> bool:
@@ -127,8 +127,8 @@ def nested_gain(
         probabilities: Of held-out rows, (trials, rows, classes).
         labels: Class codes, (rows,).
         groups: Duplicate groups, (rows,); the interval resamples them together.
-        budget: See `greedy`.
-        sizes: See `greedy`.
+        budget: See `pick_weights`.
+        sizes: See `pick_weights`.
     """
     numbers = np.unique(groups, return_inverse=True)[1]
     folds = np.random.default_rng(SEED).permutation(numbers.max() + 1)[numbers] % _FOLDS

@@ -84,7 +84,7 @@ def _ped_anova(trials: Sequence[Trial]) -> dict[str, float]:
     return {name: float(share) for name, share in shares.items() if np.isfinite(share)}
 
 
-def by_value(trials: Sequence[Trial], parameter: str) -> list[BestOfValue]:
+def best_by_value(trials: Sequence[Trial], parameter: str) -> list[BestOfValue]:
     """The best complete trial of each value of a setting's field, best first."""
     groups: dict[Value, list[Trial]] = defaultdict(list)
     for trial in trials:
@@ -109,7 +109,7 @@ def by_value(trials: Sequence[Trial], parameter: str) -> list[BestOfValue]:
     return sorted(records, key=lambda record: -record.score)
 
 
-def alpha_beta(trials: Sequence[Trial]) -> list[LossWeights]:
+def loss_weight_scores(trials: Sequence[Trial]) -> list[LossWeights]:
     """Scores of complete trials at each point of the adaptive loss's weights."""
     points: dict[tuple[float, float], list[float]] = defaultdict(list)
     pruned: Counter[tuple[float, float]] = Counter()

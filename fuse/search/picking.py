@@ -12,7 +12,7 @@ from fuse.figures.study import PickedEnsemble, PickedTrial
 from fuse.setting import Setting
 
 from .database import StoredStudy
-from .greedy import EnsembleBudget, greedy, nested_gain
+from .greedy import EnsembleBudget, nested_gain, pick_weights
 from .held_out import HeldOut, stack_held_out
 from .trial_record import Trial
 
@@ -43,7 +43,7 @@ class EnsemblePick:
         }
 
 
-def pick(
+def pick_ensemble(
     studies: Sequence[StoredStudy],
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
@@ -76,7 +76,7 @@ def pick(
     rows, stacked = stack_held_out([held_out for *_, held_out in candidates], len(labels))
     probabilities = stacked.astype(np.float64)
     sizes = np.array([size_of(trial.setting()) for _, trial, _ in candidates])
-    weights = greedy(probabilities, labels[rows], budget, sizes)
+    weights = pick_weights(probabilities, labels[rows], budget, sizes)
     order = np.argsort(-weights, kind="stable")[: np.count_nonzero(weights)]
     members = [candidates[index][:2] for index in order]
     record = PickedEnsemble(

@@ -25,7 +25,7 @@ from .address import Address
 from .baselines import compare_baselines
 from .coordinator import Coordinator
 from .database import DATABASE
-from .importance import alpha_beta, by_value, importances
+from .importance import best_by_value, importances, loss_weight_scores
 from .ledger import Ledger
 from .messages import FoldSplit
 from .pool import TrainingData, WorkerOptions
@@ -242,6 +242,6 @@ def _insight(trials: Sequence[Trial], study: StudyConfig, choice: ScoredTrial) -
         complete_trials=len(complete),
         parameters=choice.parameters,
         importance=importances(trials, study.protocol.seed),
-        by_fusion=by_value(trials, "fusion"),
-        alpha_beta=alpha_beta(trials),
+        by_fusion=best_by_value(trials, "fusion"),
+        alpha_beta=loss_weight_scores(trials),
     )

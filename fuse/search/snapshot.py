@@ -11,11 +11,11 @@ from mmsa_cache.names import unknown_name
 
 from .address import Address, parse_address
 from .database import DATABASE, StoredStudy, read_studies
-from .importance import alpha_beta, by_value, importances
+from .importance import best_by_value, importances, loss_weight_scores
 from .study import StudyConfig
 
 
-def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) -> StudySnapshot:
+def take_snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) -> StudySnapshot:
     """Takes a snapshot of a study.
 
     Args:
@@ -32,13 +32,13 @@ def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) ->
     identity = None if stored is None else stored.record.identity
     if stored is None or identity is None:
         raise unknown_name(f"{address} has no study", name, studies, "Run mmsa search first.")
-    return snapshot_of(stored, identity.study, trial)
+    return make_snapshot(stored, identity.study, trial)
 
 
-def snapshot_of(stored: StoredStudy, study: StudyConfig, trial: int) -> StudySnapshot:
-    """Takes a snapshot of a study that was read, see `snapshot`."""
+def make_snapshot(stored: StoredStudy, study: StudyConfig, trial: int) -> StudySnapshot:
+    """Takes a snapshot of a study that was read, see `take_snapshot`."""
     ended = [t.frozen for t in stored.trials if t.frozen.state.is_finished()]
-    by_fusion = by_value(stored.trials, "fusion")
+    by_fusion = best_by_value(stored.trials, "fusion")
     return StudySnapshot(
         name=stored.name,
         metric=study.metric,
@@ -55,6 +55,6 @@ def snapshot_of(stored: StoredStudy, study: StudyConfig, trial: int) -> StudySna
         ],
         importance=importances(stored.trials, study.protocol.seed),
         by_fusion=[row.model_copy(update={"setting": None}) for row in by_fusion],
-        alpha_beta=alpha_beta(stored.trials),
+        alpha_beta=loss_weight_scores(stored.trials),
         judged=stored.record.look_at(trial),
     )

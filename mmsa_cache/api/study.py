@@ -12,7 +12,7 @@ from fuse.figures.records import Metric
 from fuse.figures.study import Look, ParameterImportance, StudySnapshot, Value
 from fuse.search.choice import selected_trial
 from fuse.search.database import StoredStudy, read_studies
-from fuse.search.snapshot import snapshot_of
+from fuse.search.snapshot import make_snapshot
 from fuse.search.study import StudyConfig
 from fuse.search.trial_record import Trial
 from mmsa_cache.compose.search.studies import studies_database
@@ -137,7 +137,7 @@ class Study:
         Raises:
             SettingsError: See `best`.
         """
-        return snapshot_of(self._stored, self._study, self.best.number)
+        return make_snapshot(self._stored, self._study, self.best.number)
 
     @property
     def importance(self) -> list[ParameterImportance]:

@@ -19,7 +19,7 @@ import pytest
 
 from fuse.search.choice import choose_trial, summarise_studies
 from fuse.search.ledger import Ledger
-from fuse.search.snapshot import snapshot
+from fuse.search.snapshot import take_snapshot
 from mmsa_cache.errors import LinkError, MmsaError, ModelError
 from mmsa_cache.files import sqlite_file
 from mmsa_cache.files.sqlite_file import check_sqlite
@@ -47,7 +47,7 @@ DATABASE = Path("studies/studies.db")
 LOOKS: dict[str, Callable[[], Any]] = {
     "list": lambda: summarise_studies(DATABASE),
     "choose": lambda: choose_trial("best", ORIGIN, DATABASE),
-    "snapshot": lambda: snapshot("fake", 0, DATABASE),
+    "snapshot": lambda: take_snapshot("fake", 0, DATABASE),
 }
 WAYS = LOOKS | {"search": lambda: Ledger(DATABASE, "fake").close()}
 

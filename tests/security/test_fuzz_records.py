@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 
 from fuse.search.choice import selected_trial
 from fuse.search.database import read_studies
-from fuse.search.snapshot import snapshot_of
+from fuse.search.snapshot import make_snapshot
 from mmsa_cache.api.study import StudyTrial
 from mmsa_cache.runs.folder import RunFolder
 from tests.support.fuzzing import EXAMPLES, ODD, Random, altered, json_bytes, mutated, series
@@ -171,6 +171,6 @@ def test_databases_edited_by_hand(
             [StudyTrial.of(trial) for trial in stored.trials]
             found, identity = selected_trial(stored), stored.record.identity
             if found is not None and identity is not None:
-                snapshot_of(stored, identity.study, found.number)
+                make_snapshot(stored, identity.study, found.number)
 
     tally("fuzzed study databases", examples, series(examples, edit, work))

@@ -16,7 +16,7 @@ import pytest
 from fuse.search import passwords
 from fuse.search.address import Address, parse_address
 from fuse.search.ledger import Ledger
-from fuse.search.snapshot import snapshot
+from fuse.search.snapshot import take_snapshot
 from mmsa_cache.cli import main as command_line
 from mmsa_cache.cli.arguments import mask_addresses
 from mmsa_cache.console import say
@@ -70,7 +70,7 @@ def test_an_address_is_shown_without_its_password(text: str) -> None:
 @pytest.mark.parametrize("text", ADDRESSES)
 def test_errors_of_the_driver_do_not_show_it(text: str) -> None:
     pytest.importorskip("pg8000")
-    for opening in (lambda: Ledger(text, "s"), lambda: snapshot("s", 0, text)):
+    for opening in (lambda: Ledger(text, "s"), lambda: take_snapshot("s", 0, text)):
         with pytest.raises(MmsaError, match="does not answer") as raised:
             opening()
         error: BaseException | None = raised.value

@@ -10,7 +10,7 @@ from fuse.figures.study import ENSEMBLE, PickedEnsemble, Value
 from fuse.search.choice import ChosenTrial, study_source
 from fuse.search.database import StoredStudy
 from fuse.search.greedy import MEMBERS, EnsembleBudget
-from fuse.search.picking import EnsemblePick, pick
+from fuse.search.picking import EnsemblePick, pick_ensemble
 from fuse.setting import Setting, change
 from fuse.training.classifier import input_dims
 from fuse.training.ensemble import stored_bytes
@@ -60,7 +60,7 @@ def choose_ensemble(
         return copies * stored_bytes(setting, dims, len(session.classes), len(labels))
 
     budget = EnsembleBudget(request.ensemble or MEMBERS, 1e6 * request.max_mb)
-    ensemble = pick(studies, labels, groups, budget, size_of)
+    ensemble = pick_ensemble(studies, labels, groups, budget, size_of)
     is_required = request.ensemble is not None
     if ensemble is None:
         if is_required:

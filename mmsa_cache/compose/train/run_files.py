@@ -10,7 +10,7 @@ from safetensors.torch import save
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord
 from fuse.figures.study import Value
-from fuse.search.snapshot import snapshot
+from fuse.search.snapshot import take_snapshot
 from fuse.training.final import Trained
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
@@ -56,7 +56,7 @@ def write_run(
         trained.figures,
         Environment.here(str(bank.labels.device)),
         [
-            snapshot(source.name, source.trial, studies_database(session.settings))
+            take_snapshot(source.name, source.trial, studies_database(session.settings))
             for source in record.studies
             if source.trial is not None
         ],

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from fuse.search.greedy import EnsembleBudget, greedy, nested_gain
+from fuse.search.greedy import EnsembleBudget, nested_gain, pick_weights
 from fuse.training.calibration import fit_likelihood
 from mmsa_cache.errors import SettingsError
 
@@ -57,7 +57,9 @@ def test_picks_are_those_of_plain_loops(trials: int, members: int, seed: int) ->
     probabilities, labels = made_up(trials, 40, seed)
     probabilities[0] = probabilities[0] ** 2 * [1, 3, 1]  # its priors are shifted
     probabilities[0] /= probabilities[0].sum(1, keepdims=True)
-    weights = greedy(probabilities, labels, EnsembleBudget(members), np.ones(trials, np.int64))
+    weights = pick_weights(
+        probabilities, labels, EnsembleBudget(members), np.ones(trials, np.int64)
+    )
     picks = by_hand(calibrated(probabilities, labels), labels, members)
     assert weights == pytest.approx(np.bincount(picks, minlength=trials) / len(picks))
     assert np.count_nonzero(weights) <= members
@@ -65,7 +67,7 @@ def test_picks_are_those_of_plain_loops(trials: int, members: int, seed: int) ->
 
 def test_the_mixture_of_two_is_near_the_best_of_all_mixtures() -> None:
     probabilities, labels = made_up(2, 60, 3)
-    weights = greedy(probabilities, labels, EnsembleBudget(), np.ones(2, np.int64))
+    weights = pick_weights(probabilities, labels, EnsembleBudget(), np.ones(2, np.int64))
     every = [loss([0] * a + [1] * (20 - a), probabilities, labels) for a in range(21)]
     found = log_loss(labels, np.tensordot(weights, probabilities, 1))
     assert min(every) - 1e-3 < found < min(every) + 1e-3 < min(every[0], every[-1])
@@ -73,7 +75,7 @@ def test_the_mixture_of_two_is_near_the_best_of_all_mixtures() -> None:
 
 def test_the_best_set_of_equal_weights_is_no_better_than_what_is_picked() -> None:
     probabilities, labels = made_up(5, 50, 8)
-    weights = greedy(probabilities, labels, EnsembleBudget(), np.ones(5, np.int64))
+    weights = pick_weights(probabilities, labels, EnsembleBudget(), np.ones(5, np.int64))
     sets = [list(c) for size in range(1, 6) for c in itertools.combinations(range(5), size)]
     best = min(loss(chosen, probabilities, labels) for chosen in sets)
     assert log_loss(labels, np.tensordot(weights, probabilities, 1)) <= best + 1e-6
@@ -82,13 +84,13 @@ def test_the_best_set_of_equal_weights_is_no_better_than_what_is_picked() -> Non
 def test_bytes_bound_the_members() -> None:
     probabilities, labels = made_up(4, 60, 1)
     sizes = np.array([60, 50, 40, 30])
-    weights = greedy(probabilities, labels, EnsembleBudget(8, 100), sizes)
+    weights = pick_weights(probabilities, labels, EnsembleBudget(8, 100), sizes)
     assert 0 < sizes[weights > 0].sum() <= 100
     for limit in (35, 30):
-        only = greedy(probabilities, labels, EnsembleBudget(8, limit), sizes)
+        only = pick_weights(probabilities, labels, EnsembleBudget(8, limit), sizes)
         assert only.tolist() == [0, 0, 0, 1], "what the budget is just enough for fits"
     with pytest.raises(SettingsError, match="--max-mb"):
-        greedy(probabilities, labels, EnsembleBudget(8, 5), sizes)
+        pick_weights(probabilities, labels, EnsembleBudget(8, 5), sizes)
 
 
 def test_the_gain_is_that_of_weights_picked_on_other_rows() -> None:
@@ -99,7 +101,9 @@ def test_the_gain_is_that_of_weights_picked_on_other_rows() -> None:
     mixed: dict[int, np.ndarray] = {members: np.empty((300, 3)) for members in (1, 4)}
     for members, number in itertools.product(mixed, range(5)):
         inside = fold != number
-        weights = greedy(probabilities[:, inside], labels[inside], EnsembleBudget(members), sizes)
+        weights = pick_weights(
+            probabilities[:, inside], labels[inside], EnsembleBudget(members), sizes
+        )
         every = np.tensordot(weights, probabilities, 1)
         mixed[members][~inside] = fit_likelihood(every[inside], labels[inside])(every[~inside])
     for name, members in (("single", 1), ("ensemble", 4)):
@@ -143,7 +147,7 @@ def test_trials_that_differ_by_noise_alone_show_no_gain() -> None:
         ]
         honest.append(gain.gain)
         assert gain.interval.low <= 0 <= gain.interval.high
-        weights = greedy(probabilities, labels, EnsembleBudget(), sizes)
+        weights = pick_weights(probabilities, labels, EnsembleBudget(), sizes)
         mixed = log_loss(labels, np.tensordot(weights, probabilities, 1))
         seeming.append(log_loss(labels, base[0]) - mixed)
     assert min(seeming) > 0

@@ -26,14 +26,14 @@ from sklearn.metrics import f1_score, log_loss
 from fuse.models.squares import squared_distances
 from fuse.search.choice import choose_trial, summarise_studies
 from fuse.search.database import parse_address, read_studies
-from fuse.search.importance import alpha_beta, by_value, importances
+from fuse.search.importance import best_by_value, importances, loss_weight_scores
 from fuse.search.ledger import Ledger
 from fuse.search.messages import FoldPredictions
 from fuse.search.progress import SearchProgress
 from fuse.search.pruning import PruningRule, step_of
 from fuse.search.sampling import draw
 from fuse.search.selection import SELECT, ScoredTrial, optimism, scored_trials, select, ties
-from fuse.search.snapshot import snapshot
+from fuse.search.snapshot import take_snapshot
 from fuse.search.study import StudyConfig
 from fuse.search.study_file import find_study, known_studies, read_study
 from fuse.search.trial_record import Trial, TrialRecord
@@ -575,7 +575,7 @@ def test_a_study_of_an_earlier_version_is_continued(earlier: Path, tmp_path: Pat
     assert (chosen.study, chosen.source.trial, chosen.source.finished) == (study, 7, 8)
     (summary,) = summarise_studies(earlier)
     assert (summary.complete, summary.pruned) == (6, 2)
-    assert snapshot("fake", 7, earlier).judged is not None
+    assert take_snapshot("fake", 7, earlier).judged is not None
     assert not any(trial.held_out for trial in read_studies(earlier)[0].trials)
     found = run_here(earlier, tmp_path, 10, study=study)
     assert found["baselines"]
@@ -631,10 +631,10 @@ def test_the_parameter_that_sets_the_score_is_the_important_one() -> None:
     assert all(0 <= row.low <= row.median <= row.high <= 1 for row in rows)
     assert importances(trials[:9], 0) == []
     assert importances(trials, 0) == rows
-    best = by_value(trials, "fusion")
+    best = best_by_value(trials, "fusion")
     assert best[0].score == max(t.score for t in trials)
     assert sum(row.trials for row in best) == 60
-    surface = alpha_beta(trials)
+    surface = loss_weight_scores(trials)
     assert [(row.alpha, row.beta) for row in surface] == [(0.25, 0.75), (0.5, 0.5)]
     quarter = [t.score for t in trials if t.frozen.params["text_dim"] == 16]
     assert surface[0].mean == pytest.approx(np.mean(quarter))
