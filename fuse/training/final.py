@@ -102,13 +102,9 @@ def train(
     ]
     records = member_records(parts, members.parts, bank)
     judgement = judge(judged, records, bank, groups, names, decide)
+    ensemble, outer = Ensemble(members.blends, judgement.calibration), judgement.outer
     return Trained(
-        Ensemble(members.blends, judgement.calibration),
-        members.fits,
-        judgement.outer.rows,
-        judgement.outer.calibrated,
-        judgement.outer.decided,
-        judgement.figures,
+        ensemble, members.fits, outer.rows, outer.calibrated, outer.decided, judgement.figures
     )
 
 
