@@ -45,6 +45,7 @@ KERNEL = "kernel"
 Kernel = Literal["rbf", "linear"]
 JITTER = 1e-3
 """ε; without it repeated rows would make the kernel matrix singular."""
+_ROWS = 512
 SCALE = 30.0
 """Factor of the features of ``rbf``: whitened ones have norm 1 at most, too small for Adam."""
 
@@ -124,9 +125,12 @@ class KernelClassifier(Classifier):
         kernel = self._kernel(landmarks, landmarks, present)
         kernel.diagonal().add_(JITTER)
         lower = torch.linalg.cholesky(kernel)
+        del kernel
         self.whitening.copy_(_inverse(lower).T)
-        # K·L⁻ᵀ, as K = L·Lᵀ − ε·I
-        return lower.sub_(JITTER * self.whitening).mul_(self.scale)
+        # K·L⁻ᵀ, as K = L·Lᵀ − ε·I; by parts, since each matrix has landmarks² entries
+        for part, white in zip(lower.split(_ROWS), self.whitening.split(_ROWS), strict=True):
+            part.sub_(JITTER * white).mul_(self.scale)
+        return lower
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -16,6 +16,10 @@ MAX_DIM = 1 << 16
 """Numbers of a vector."""
 
 
+_LENGTHS = 8
+"""Texts of few lengths: oneDNN compiles and keeps its products for every shape anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One batch of both modalities. Masks are True at real positions; None: all are real."""
@@ -51,14 +55,15 @@ class Batch:
 
         Args:
             rows: Of each but the last.
-            trim: Cut off the text positions that no row of a part has; reads masks back.
+            trim: Cut off the text positions that no row of a part has, but for a multiple of
+                `_LENGTHS`; reads masks back.
         """
         for first in range(0, len(self.labels), rows):
             part = slice(first, first + rows)
             text = self.text[part]
             mask = None if self.text_mask is None else self.text_mask[part]
             if trim and mask is not None:
-                longest = max(1, int(mask.sum(1).max()))
+                longest = -(-max(1, int(mask.sum(1).max())) // _LENGTHS) * _LENGTHS
                 text, mask = text[:, :longest], mask[:, :longest]
             yield Batch(
                 text,

@@ -29,6 +29,7 @@ from fuse.training.task import Fit, Task, TrainingError
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
+from mmsa_cache.features import batch as batches
 from mmsa_cache.features.absent import missing_features as absent_features
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
@@ -394,14 +395,21 @@ def test_a_stack_trains_every_member_as_if_it_were_alone(
 
 
 @pytest.mark.parametrize("fusion", list(FUSIONS))
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(bank: FeatureBank, fusion: str) -> None:
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    bank: FeatureBank, fusion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     setting = replace(
         SMALL, fusion=fusion, level="tokens", dropout=0.0, heads=4, beside=True, norm="layer"
     )
     items = bank.items(TRAIN, variants=False)
     batch = gather_batch(bank, items[bank.text_order(items)], setting)
-    parts = list(batch.split(20, trim=True))
-    assert [part.text.shape[:2] for part in parts] == [(20, 1), (20, 2), (20, 3), (5, 3)]
+    lengths = {}
+    for multiple in (8, 2, 1):
+        monkeypatch.setattr(batches, "_LENGTHS", multiple)
+        parts = list(batch.split(20, trim=True))
+        lengths[multiple] = [part.text.shape[1] for part in parts]
+    assert lengths == {8: [3, 3, 3, 3], 2: [2, 2, 3, 3], 1: [1, 2, 3, 3]}
+    assert [len(part.text) for part in parts] == [20, 20, 20, 5]
     found = []
     for given in ([batch], parts):
         torch.manual_seed(0)
