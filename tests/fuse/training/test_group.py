@@ -103,7 +103,7 @@ def test_rows_of_members_are_listed_once(bank: FeatureBank) -> None:
     assert bank.items(rows, variants=False) is not bank.items(rows, variants=True)
     for first in range(100):  # the oldest are forgotten
         bank.items(np.arange(first, first + 2) % len(bank), variants=False)
-    assert len(bank._items._kept) <= 64
+    assert len(bank._items._results) <= 64
 
 
 # --- scores -------------------------------------------------------------------------------------
