@@ -117,9 +117,11 @@ def _study_names(study: object) -> list[str]:
     Raises:
         SettingsError: It holds something else.
     """
-    is_list = isinstance(study, Sequence) and not isinstance(study, str | bytes)
-    studies = [*study] if is_list else [] if study is None else [study]
-    if not all(isinstance(each, str | Study) for each in studies):
+    values: list[object] = [] if study is None else [study]
+    if isinstance(study, Sequence) and not isinstance(study, str | bytes):
+        values = [*study]
+    studies = [each for each in values if isinstance(each, str | Study)]
+    if len(studies) < len(values):
         shown = shorten(repr(study), 100)
         raise SettingsError(f"study={shown}: a study, or its name, is expected.")
     return [each if isinstance(each, str) else each.name for each in studies]

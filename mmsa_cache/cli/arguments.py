@@ -1,4 +1,4 @@
-"""The arguments of this process, as other users of the machine see them and as runs keep them."""
+"""Keeps passwords out of the process list and out of runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GIVEN = "_MMSA_ARGUMENTS"
 
 
 def mask_addresses(arguments: Sequence[str]) -> list[str]:
-    """Arguments that may be kept: the address of a database may hold a password."""
+    """Arguments with the addresses of databases masked, which may hold passwords."""
     kept: list[str] = []
     for argument in arguments:
         name, sign, value = argument.partition("=")
@@ -28,9 +28,10 @@ def mask_addresses(arguments: Sequence[str]) -> list[str]:
 
 
 def hide_passwords() -> None:
-    """Takes passwords out of the list of processes: the program starts again without them.
+    """Removes passwords from the process list by starting the program again without them.
 
-    It is told the rest by a variable, which nobody else can read and no process of its own gets.
+    The new process gets its arguments from a variable, which other users cannot read, and removes
+    it from its environment.
     """
     own = sys.argv[1:]
     head, shown = sys.orig_argv[: -len(own)], sys.orig_argv[-len(own) :]
@@ -40,6 +41,6 @@ def hide_passwords() -> None:
 
 
 def original_arguments() -> list[str]:
-    """The arguments that this process was started with; `hide_passwords` may have been there."""
+    """The original arguments of this process, also after `hide_passwords`."""
     given = os.environ.pop(_GIVEN, None)
     return sys.argv[1:] if given is None else list(json.loads(given))

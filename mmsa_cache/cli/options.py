@@ -57,15 +57,15 @@ RUN_OR_HUB_HELP = f"{RUN_HELP} Or hf://USER/REPO."
 
 def complete_run(start: str) -> list[str]:
     """Names of runs, for the shell's completion."""
-    found = (path.parent.name for path in (_project() / "runs").glob("[!.]*/config.json"))
-    return [name for name in ("latest", "best", *sorted(found)) if name.startswith(start)]
+    names = (path.parent.name for path in (_project() / "runs").glob("[!.]*/config.json"))
+    return [name for name in ("latest", "best", *sorted(names)) if name.startswith(start)]
 
 
 def complete_study(start: str) -> list[str]:
     """Names of study files here, and of those that come with mmsa."""
     folders = (_project() / "studies", shipped_studies())
-    found = {path.stem for folder in folders for path in folder.glob("*.toml")}
-    return [name for name in ("best", *sorted(found)) if name.startswith(start)]
+    names = {path.stem for folder in folders for path in folder.glob("*.toml")}
+    return [name for name in ("best", *sorted(names)) if name.startswith(start)]
 
 
 def _project() -> Path:

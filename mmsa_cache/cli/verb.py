@@ -33,7 +33,7 @@ _Verb = Callable[..., None]
 _DASHES = 2 * "-"
 """Begin the name of a flag."""
 _FINDINGS = 2
-"""Findings of an error that a terminal shows: it takes five lines with them."""
+"""Findings of an error shown on a terminal, for five lines in all."""
 
 
 class Call:
@@ -75,7 +75,7 @@ class Call:
         )
 
     def print_json(self, record: object) -> bool:
-        """Prints a result as JSON, if that is asked for; tells whether it was.
+        """Prints a result as JSON if ``--json`` was given; returns whether it was.
 
         Args:
             record: Dataclasses, pydantic models or plain values.
@@ -86,19 +86,19 @@ class Call:
         return self.as_json
 
     def report_error(self, error: MmsaError) -> None:
-        """Says what ended the verb; as JSON too, if that is asked for and no result was printed."""
+        """Prints the verb's error; as JSON too with ``--json``, unless a result was printed."""
         most = _FINDINGS if is_interactive() else MOST_SHOWN
         say(f"error: {error.in_lines(most, '; --json has them all')}", style="red")
         if self.as_json and not self._is_printed:
             print_data(without_passwords(json.dumps(error.as_json(), indent=1)))
 
     def print_table(self, records: Sequence[object], columns: list[str]) -> None:
-        """Shows records, as JSON or as a table of some of their columns."""
+        """Prints records, as JSON or as a table of some of their columns."""
         if not self.print_json(records):
             show_table(to_jsonable_python(records), columns)
 
     def print_figures(self, record: Mapping[str, object]) -> None:
-        """Shows a record, as JSON or a line a key."""
+        """Prints a record, as JSON or as one line for each key."""
         if not self.print_json(record):
             rows = [{"figure": key, "value": value} for key, value in record.items()]
             show_table(rows, ["figure", "value"])
@@ -108,9 +108,9 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
     """Makes a function that takes a `Call` first a verb: its errors become messages and exit codes.
 
     Args:
-        shared: Names of `SETTINGS` that it has as options, beside its own parameters, ``--json``,
-            ``--quiet`` and ``--debug``.
-        in_project: Whether it works in the folder of the ``mmsa.toml`` that is nearest above.
+        shared: Names of `SETTINGS` to add as options; ``--json``, ``--quiet`` and ``--debug`` are
+            always added.
+        in_project: Whether it works in the project's folder, see `find_project`.
     """
 
     def decorate(function: _Verb) -> _Verb:
@@ -129,7 +129,7 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
         def run(**values: Any) -> None:
             call = Call(values.pop("as_json"))
             debug, quiet = values.pop("debug"), values.pop("quiet")
-            with _ends_in_words(call, debug), silence_if(quiet):
+            with _report_errors(call, debug), silence_if(quiet):
                 _check_packages()
                 here = Path.cwd()
                 project = find_project(here) if in_project else here
@@ -137,7 +137,9 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
                     if project != here:
                         say(f"Project: {project}")
                         start = here.relative_to(project)
-                        values = {name: _from(start, name, value) for name, value in values.items()}
+                        values = {
+                            name: _in_project(start, name, value) for name, value in values.items()
+                        }
                     call.flags = {name: values.pop(name) for name in shared}
                     function(call, **values)
 
@@ -154,17 +156,18 @@ _NAMES_OR_PATHS = ("run", "runs", "against", "text_model", "image_weights", "joi
 """Parameters of texts that may be paths: those of what is there."""
 
 
-def _from(start: Path, name: str, value: Any) -> Any:
-    """A parameter's value with its paths, which are relative to the folder of the command, relative
-    to the one of the project; ``-``, ``~`` and ``hf://`` begin no such path.
+def _in_project(start: Path, name: str, value: Any) -> Any:
+    """A parameter's value with paths relative to the project's folder, not to the command's.
+
+    Values that begin with ``-``, ``~`` or ``hf://`` are unchanged.
 
     Args:
-        start: The folder of the command, relative to the project's.
-        name: Of the parameter.
-        value: Paths, texts, or a list of them; others are left.
+        start: The command's folder, relative to the project's.
+        name: Name of the parameter.
+        value: Paths, texts, or a list of them; other values are unchanged.
     """
     if isinstance(value, list):
-        return [_from(start, name, each) for each in value]
+        return [_in_project(start, name, each) for each in value]
     if isinstance(value, Path) and not str(value).startswith(("~", "hf:")) and str(value) != "-":
         return start / value
     is_path = name in _NAMES_OR_PATHS and isinstance(value, str) and "/" in value
@@ -172,8 +175,8 @@ def _from(start: Path, name: str, value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
-    """Turns mmsa's own errors and system errors into a message and an exit code."""
+def _report_errors(call: Call, debug: bool) -> Iterator[None]:
+    """Turns errors of mmsa and of the system into a message and an exit code."""
     try:
         with sigterm_as_interrupt():
             yield

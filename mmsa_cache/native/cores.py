@@ -1,4 +1,4 @@
-"""The cores that this process may use, and the part of them that one of several workers gets."""
+"""The cores that this process may use, and the share of each of several workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmsa_cache.files.untrusted import open_regular
 _PROC = Path("/proc/self")
 _CPUS = Path("/sys/devices/system/cpu")
 _MOST = 1 << 20
-"""Bytes of a file of the kernel that are looked at."""
+"""Most bytes read of a file of the kernel."""
 _GROUP = re.compile(r"^\d+:([^:\n]*):(.+)$", re.MULTILINE)
 """Controllers, none for version 2, and the group's path."""
 _MOUNT = re.compile(r"^\d+ \d+ \S+ (\S+) (\S+) .* - (cgroup2?) \S+ (\S+)$", re.MULTILINE)
@@ -23,15 +23,15 @@ _MOUNT = re.compile(r"^\d+ \d+ \S+ (\S+) (\S+) .* - (cgroup2?) \S+ (\S+)$", re.M
 
 @dataclass(frozen=True, slots=True)
 class CoreShare:
-    """What one of several workers may use."""
+    """The cores of one of several workers."""
 
     count: int
-    """Threads to run, at least one."""
+    """Number of threads, at least one."""
     cpus: frozenset[int]
-    """Logical processors to stay on; none where the system cannot be told."""
+    """Logical processors to run on; empty if the system cannot pin threads."""
 
     def pin(self) -> None:
-        """Keeps the calling thread, and what it starts from now on, on these processors."""
+        """Pins the calling thread, and all that it starts later, to these processors."""
         if self.cpus:
             with contextlib.suppress(OSError):  # a container may forbid it; it is only slower then
                 os.sched_setaffinity(0, self.cpus)
@@ -53,7 +53,7 @@ def core_share(number: int, of: int) -> CoreShare:
         number: The worker, from 0.
         of: Workers in all.
     """
-    cpus = sorted(_affinity(), key=_place)
+    cpus = sorted(_affinity(), key=_topology)
     first, end = (len(cpus) * n // of for n in (number, number + 1))
     own = cpus[first:end] or cpus[first : first + 1]
     cores, more = divmod(usable_cores(), of)
@@ -72,7 +72,7 @@ def _allowed() -> int:
     return len(_affinity()) or os.cpu_count() or 1
 
 
-def _place(cpu: int) -> tuple[int, int, int]:
+def _topology(cpu: int) -> tuple[int, int, int]:
     """Socket, core and number of a logical processor."""
     folder = _CPUS / f"cpu{cpu}/topology"
     socket, core = (_read(folder / name) for name in ("physical_package_id", "core_id"))

@@ -14,7 +14,7 @@ from .graph_memory import free_memory
 
 
 def device_kind(name: str) -> str:
-    """``cpu`` or ``cuda``, as a setting names it; the device may be another machine's."""
+    """``cpu`` or ``cuda`` of a setting; the device may belong to another machine."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name).type
@@ -49,14 +49,14 @@ _NO_MEMORY = (
     "bad_alloc",
     "can't start new thread",  # whose stack there was no memory for
 )
-"""What messages of torch, CUDA and its libraries have in common where memory is short."""
+"""Parts of the out-of-memory messages of torch, CUDA and its libraries."""
 _NO_KERNEL = "could not create a primitive"
 """What oneDNN says, and nothing more, where there was no memory for the code of a kernel; of shapes
 that it does not take it says "could not create a primitive descriptor for …"."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the CPU, had no memory for what was asked of it.
+    """Whether an error says that the CPU or a device is out of memory.
 
     torch has a class of its own for its allocator alone; the CUDA runtime's error is a
     `torch.AcceleratorError`, those of the libraries are plain ones.
@@ -71,13 +71,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explain_out_of_memory(what: str) -> Iterator[None]:
-    """Work that a device may have no memory for.
+    """Turns out-of-memory errors into a `DeviceError`.
 
     Args:
-        what: Its purpose, as in "to load the model".
+        what: Purpose of the memory, as in "to load the model".
 
     Raises:
-        DeviceError: There was none.
+        DeviceError: There was not enough memory.
     """
     try:
         yield
@@ -91,7 +91,7 @@ def explain_out_of_memory(what: str) -> Iterator[None]:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether a CUDA device can do nothing more in this process.
+    """Whether a CUDA device is unusable in this process from now on.
 
     After most errors of its runtime every later call gives the same error. ``load_state_dict``
     wraps it in a plain one.
@@ -103,13 +103,13 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 _AMPLE = 4
-"""A GPU of which one part in so many is free has memory for whoever asks next."""
+"""A GPU has enough free memory if this fraction (1/4) of it is free."""
 
 
 def release_spare_memory(device: torch.device) -> None:
-    """Gives memory of a GPU that torch keeps for later to other processes, where it is short.
+    """Frees the GPU memory that torch caches, if little is left for other processes.
 
-    Elsewhere it stays: what comes next need not ask for it, which takes longer than its use.
+    Otherwise the cache stays: allocating anew takes longer than using it.
     """
     free, whole = torch.cuda.mem_get_info(device)
     if free < whole / _AMPLE:
@@ -117,12 +117,12 @@ def release_spare_memory(device: torch.device) -> None:
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether a device has no memory or is lost: nothing is wrong with what was read."""
+    """Whether the device, not the data, caused an error: no memory, or the device is lost."""
     return is_out_of_memory(error) or is_device_lost(error)
 
 
 def device_name(device: torch.device) -> str:
-    """What the maker calls a GPU or the processor."""
+    """The maker's name of a GPU or the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or "cpu"

@@ -1,4 +1,4 @@
-"""What float32 products and convolutions round their factors to.
+"""Precision to which float32 products and convolutions round their factors.
 
 TF32 keeps 10 of float32's 23 bits, bf16 7. torch uses TF32 for convolutions on a GPU unless told
 otherwise.
@@ -19,7 +19,7 @@ _OPERATIONS = _GPU, _BACKENDS.cudnn.conv
 
 
 class _WithoutTf32:
-    """A context; the switches are the process's, so the last thread that leaves puts them back."""
+    """A context of several threads: the last one to leave restores the process's switches."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,12 +43,12 @@ class _WithoutTf32:
 
 
 WITHOUT_TF32 = _WithoutTf32()
-"""While any thread is inside, float32 means float32."""
+"""Inside this context, of any thread, TF32 is off."""
 
 
 @contextmanager
 def matmul_precision(cpu: str, gpu: str) -> Iterator[None]:
-    """Products round their factors to these while it is entered, in all threads.
+    """Sets the precision of products inside the block, for all threads.
 
     Args:
         cpu: ``ieee`` or ``bf16``.
@@ -63,6 +63,6 @@ def matmul_precision(cpu: str, gpu: str) -> Iterator[None]:
 
 
 def cpu_matmul_precision() -> str:
-    """What products on the CPU round their factors to now."""
-    now: str = _CPU.fp32_precision
-    return now
+    """The current precision of products on the CPU."""
+    precision: str = _CPU.fp32_precision
+    return precision

@@ -1,4 +1,4 @@
-"""Memory of CUDA graphs, which stays out of reach of everything else while one of them is there."""
+"""Memory pools of CUDA graphs, which nothing else can use while a graph exists."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ atexit.register(_LATEST.clear)
 
 
 def graph_pool(device: torch.device) -> _POOL_HANDLE:
-    """One pool for all graphs of a device that nothing is kept in and of which one runs at a time.
+    """The shared pool of a device's graphs, which run one at a time and keep nothing in it.
 
-    Each with a pool of its own would leave it idle at its end until memory is short.
+    Pools of their own would stay allocated after each graph until memory is short.
     """
     return _LATEST[device][0] if device in _LATEST else torch.cuda.graph_pool_handle()
 
 
 def keep_graph(device: torch.device, pool: _POOL_HANDLE, graph: torch.cuda.CUDAGraph) -> None:
-    """Keeps a graph for the sake of its pool, in the place of the one before."""
+    """Keeps a graph alive, and with it its pool, in place of the previous one."""
     _LATEST[device] = pool, graph
 
 
 def has_graph(device: torch.device) -> bool:
-    """Whether there was a graph of the device, and nothing freed its memory since."""
+    """Whether a graph of the device is kept alive."""
     return device in _LATEST
 
 
 def free_memory(device: torch.device) -> None:
-    """Gives back what torch keeps for later, that of graphs as well; does nothing on a CPU."""
-    for of in [of for of in _LATEST if device in (of, torch.device(of.type))]:
-        del _LATEST[of]
+    """Frees torch's cached memory, also of graphs; does nothing on a CPU."""
+    for key in [key for key in _LATEST if device in (key, torch.device(key.type))]:
+        del _LATEST[key]
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Memory that is not used any more."""
+"""Control over the memory that the C library keeps."""
 
 from __future__ import annotations
 
@@ -20,34 +20,33 @@ _AFTER = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 
 
 
 def release_memory() -> None:
-    """Gives memory that nothing refers to back to the system."""
+    """Collects garbage and returns freed memory to the system."""
     gc.collect()
     trim_heap()
 
 
 def trim_heap() -> None:
-    """Gives freed memory back to the system.
+    """Returns freed memory to the system.
 
-    glibc keeps it for later, here some hundred megabytes a process; other C libraries have no such
-    call and need none.
+    glibc would keep it, some hundred megabytes a process; other C libraries need no such call.
     """
     _glibc("malloc_trim", 0)
 
 
 def use_one_heap() -> None:
-    """Makes all threads that start from now on allocate in one heap.
+    """Makes all threads that start later allocate from one heap.
 
-    By default glibc gives a thread a heap of its own, and what is freed there no other one finds.
+    By default, glibc gives each thread its own heap, whose freed memory other threads cannot use.
     """
     _glibc("mallopt", _ARENA_MAX, 1)
 
 
 @contextlib.contextmanager
 def reuse_blocks() -> Iterator[None]:
-    """While inside, freed memory is kept and used again; on the way out it is given back.
+    """Reuses freed memory inside the block and returns it to the system at the end.
 
-    By default glibc gives blocks of many megabytes back at once, and the system has to clear each
-    of them again for the next batch. Threads share the heap, see `use_one_heap`. Other C libraries
+    By default, glibc returns blocks of many megabytes at once, and the system has to clear them
+    again for the next batch. Threads share the heap, see `use_one_heap`. Other C libraries
     are left as they are.
     """
     use_one_heap()
@@ -61,7 +60,7 @@ def reuse_blocks() -> Iterator[None]:
 
 
 def keep_blocks() -> None:
-    """Keeps freed memory of up to 64 MiB for what comes next; more is given back."""
+    """Keeps up to 64 MiB of freed memory for later; more is returned to the system."""
     for option in _AFTER:
         _glibc("mallopt", *option)
 

@@ -22,7 +22,7 @@ _STARTING = threading.Lock()
 
 
 class WorkerProcess(Protocol):
-    """A worker that was started: a process, or what speaks for one elsewhere."""
+    """A started worker: a process, or an object that represents a remote one."""
 
     @property
     def exitcode(self) -> int | None: ...
@@ -34,11 +34,11 @@ class WorkerProcess(Protocol):
 
 @contextlib.contextmanager
 def hide_main() -> Iterator[None]:
-    """Processes that are started meanwhile do not run the caller's script.
+    """Processes started inside the block do not run the caller's script.
 
-    Python runs the file of ``__main__`` again in what it starts, to find what is defined there: a
-    script without a guard would do all its work anew, and that of standard input is no file at all.
-    Targets and arguments are therefore of modules.
+    Python runs the file of ``__main__`` again in started processes: a script without a guard would
+    repeat all its work, and a script from standard input has no file. Targets and arguments must
+    therefore be defined in modules.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -51,16 +51,16 @@ def hide_main() -> Iterator[None]:
 def start_process(
     target: Callable[..., None], arguments: tuple[Any, ...], device: str, preload: str
 ) -> BaseProcess:
-    """Starts a worker process that does not hear Ctrl-C: whoever started it does.
+    """Starts a worker process that ignores Ctrl-C, which its parent handles.
 
-    On the CPU it is forked from a process that has imported everything once; an import may touch a
-    GPU, which no fork survives.
+    On the CPU it is forked from a server process with all imports done. For a GPU it is spawned: an
+    import may initialise CUDA, which does not survive a fork.
 
     Args:
-        target: Its main function, of a module.
-        arguments: Of the function.
-        device: Where it will compute.
-        preload: Module that imports what it needs.
+        target: Its main function, defined in a module.
+        arguments: Arguments of the function.
+        device: Device that it computes on.
+        preload: Module with the imports.
     """
     process: BaseProcess
     if device == "cpu" and can_fork():
@@ -76,7 +76,7 @@ def start_process(
 
 
 def can_fork() -> bool:
-    """Whether workers on the CPU are forked, which takes some milliseconds each."""
+    """Whether workers on the CPU are forked, which takes a few milliseconds each."""
     return "forkserver" in multiprocessing.get_all_start_methods()
 
 
@@ -91,9 +91,9 @@ def prepare_forks(preload: str) -> None:
 
 @contextlib.contextmanager
 def _as_parent() -> Iterator[None]:
-    """A worker may have workers of its own: `end_with_parent` ends them with it.
+    """Lets a daemon process start processes, which Python forbids.
 
-    Python forbids that to what it calls daemons, since it would leave them behind.
+    `end_with_parent` ends them with their parent.
     """
     own: dict[str, Any] = getattr(multiprocessing.current_process(), "_config", {})
     daemon = own.pop("daemon", None)
@@ -106,8 +106,10 @@ def _as_parent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def set_variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Processes that are started meanwhile have these variables in their environment; those that
-    are forked from one of earlier have not."""
+    """Sets environment variables for processes started inside the block.
+
+    Forked workers have the environment of their server process instead.
+    """
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -122,8 +124,7 @@ def set_variables(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Processes that are started meanwhile do not hear Ctrl-C; on Windows, which knows no mask of
-    signals, they do."""
+    """Processes started inside the block ignore Ctrl-C, except on Windows."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -136,7 +137,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, even within long work."""
+    """Ends this process as soon as its parent has ended."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -148,7 +149,7 @@ def end_with_parent() -> None:
 
 
 def end_process(process: WorkerProcess) -> None:
-    """Ends a process for certain."""
+    """Terminates a process; kills it if it does not end."""
     process.terminate()
     process.join(_SECONDS_TO_END)
     if process.is_alive():
@@ -157,13 +158,13 @@ def end_process(process: WorkerProcess) -> None:
 
 
 class Closable(Protocol):
-    """A way to a worker."""
+    """A connection to a worker."""
 
     def close(self) -> None: ...
 
 
 def end_processes(workers: Sequence[tuple[WorkerProcess, Closable]]) -> None:
-    """Ends processes side by side, and the pipes to them."""
+    """Closes the pipes to processes and ends all of them in parallel."""
     for process, pipe in workers:
         pipe.close()
         process.terminate()
@@ -172,13 +173,13 @@ def end_processes(workers: Sequence[tuple[WorkerProcess, Closable]]) -> None:
 
 
 def send(pipe: Connection, message: Any) -> None:
-    """Sends something to a process; that it has died is seen where its answer is waited for."""
+    """Sends a message to a process; errors are ignored, the wait for the reply notices its end."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         pipe.send(message)
 
 
 def exit_reason(process: WorkerProcess) -> str:
-    """In words, once it has ended or is about to."""
+    """Describes how a process ended; waits for it a little."""
     process.join(_SECONDS_TO_END)
     code = process.exitcode
     if code is not None and code < 0:

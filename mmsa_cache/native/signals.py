@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 _SECONDS_LATER = 0.02
-"""After which an interrupt that was lost comes again."""
+"""Delay before a lost interrupt is raised again."""
 
 
 @contextlib.contextmanager

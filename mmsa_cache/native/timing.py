@@ -1,4 +1,4 @@
-"""How long a call takes, with what it launches on a device."""
+"""Wall-clock time of calls, including their work on a device."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what was launched."""
+    """Waits until all launched work of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def time_call(work: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of a call, with what it launched."""
+    """Wall-clock seconds of a call, including the work that it launched."""
     synchronize(device)
     started = time.perf_counter()
     work()
