@@ -75,7 +75,8 @@ def squared_distances(
     def compute() -> Tensor:
         a = block(x)
         b = a if y is x else block(y)
-        return a.square().sum(1, keepdim=True) - 2 * linear(a, b) + b.square().sum(1)
+        product = linear(a, b)  # the largest matrix by far: there is one of it
+        return product.mul_(-2).add_(a.square().sum(1, keepdim=True)).add_(b.square().sum(1))
 
     cache = _CACHE.get()
     return compute() if cache is None else cache.get(read, compute)
