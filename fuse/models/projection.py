@@ -70,7 +70,7 @@ class Standardise(nn.Module):
         """``(…, dim)`` to ``(…, dim)``."""
         if torch.is_autocast_enabled(x.device.type):  # one pass, with other rounding
             return torch.addcmul(-self.mean / self.scale, x, 1 / self.scale)
-        return (x - self.mean) / self.scale
+        return (x - self.mean).div_(self.scale)
 
 
 class Projection(nn.Module):
