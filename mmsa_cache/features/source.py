@@ -22,6 +22,8 @@ from .modality import DerivedKey, ModalityFeatures
 from .rows import SampleRows
 
 _DERIVED = ".derived-"
+_SWEPT = (_DERIVED, ".grids-")
+"""Prefixes of folders of killed processes; earlier versions wrote the second one."""
 DerivedName = tuple[str, str, DerivedKey]
 """Modality, name of the encoder, and what is derived of its positions."""
 
@@ -126,6 +128,7 @@ def _write_derived(
 
 def _sweep(folder: Path) -> None:
     """Removes what killed processes of this machine left."""
-    for path in folder.glob(f"{_DERIVED}*"):
-        if is_abandoned(path.name.removeprefix(_DERIVED)):
-            remove_tree(path)
+    for prefix in _SWEPT:
+        for path in folder.glob(f"{prefix}*"):
+            if is_abandoned(path.name.removeprefix(prefix)):
+                remove_tree(path)

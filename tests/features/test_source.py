@@ -52,10 +52,12 @@ def test_files_of_killed_processes_are_swept_those_of_living_ones_stay(
         tmp_path / f".derived-{platform.node()}-{pid}-0a" for pid in (2**22 + 1, os.getppid())
     )
     elsewhere = tmp_path / ".derived-elsewhere-4194305-0a"
-    for folder in (dead, alive, elsewhere):
+    earlier = tmp_path / dead.name.replace(".derived-", ".grids-")  # of an earlier version
+    for folder in (dead, alive, elsewhere, earlier):
         folder.mkdir()
     with share_derived(bank, WANTED, [], tmp_path) as source:
         assert source == BankSource.of(bank, WANTED)
         assert not dead.exists()
+        assert not earlier.exists()
         assert alive.exists()
         assert elsewhere.exists()
