@@ -13,7 +13,13 @@ import torch
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.abandoned import is_abandoned, process_mark
-from mmsa_cache.files.disk import DISK, make_folders, new_file, remove_tree
+from mmsa_cache.files.disk import (
+    DISK,
+    explain_write_errors,
+    make_folders,
+    new_file,
+    remove_tree,
+)
 from mmsa_cache.names import DEFAULT_PAIR, MODALITIES, EncoderPair, split_terms
 from mmsa_cache.native.memory import release_memory
 
@@ -95,6 +101,9 @@ def share_derived(
         names: Those that an encoder cannot give are left out.
         folder: Where the temporary files go.
         pairs: See `BankSource.of`.
+
+    Raises:
+        DiskError: There is no room for the files.
     """
     source = BankSource.of(bank, rows, pairs)
     make_folders(folder)
@@ -120,7 +129,7 @@ def _write_derived(
         with contextlib.suppress(SettingsError):  # the trials that need it will say so
             features = getattr(bank.using(**encoders), modality)
             values = features.derived(key).numpy()
-            with new_file(path) as file:
+            with explain_write_errors(path), new_file(path) as file:
                 np.save(file, values)
             paths[modality, encoder, key] = path
     return paths

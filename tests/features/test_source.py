@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import platform
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.errors import DamagedCacheError, DiskError
 from mmsa_cache.features import modality
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.computed_pools import COMPUTED
@@ -43,6 +44,19 @@ def test_a_process_opens_the_same_bank_and_maps_what_is_derived(
     assert torch.equal(again.labels, bank.labels)
     with pytest.raises(DamagedCacheError, match="is of other rows"):
         again.image.use_derived(3, torch.zeros(ROWS, 4, 4))
+
+
+def test_a_full_disk_is_named_and_nothing_stays(
+    bank: FeatureBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(file: object, values: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", save)
+    sharing = share_derived(bank, WANTED, [("text", "default", "max")], tmp_path / "here")
+    with pytest.raises(DiskError, match=r"0\.npy cannot be written: No space"), sharing:
+        pass
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_files_of_killed_processes_are_swept_those_of_living_ones_stay(
