@@ -19,10 +19,16 @@ Vectors = Mapping[str, Tensor]
 MOST_BYTES = 1 << 28
 """Size of the cache of a process: a trial of the default study has 223 MB; all choices of its
 vectors would have 475 MB."""
+_MATRICES = 12
+"""Matrices of a trial: three folds with their training and held-out rows, two or three groups of
+vectors. A cache that holds fewer has forgotten the first before a trial reads it again."""
 
 
 class DistanceCache:
     """A least-recently-used cache of distances, by the content of the tensors they follow from.
+
+    Matrices that are too large for a trial's to fit are not cached. The others make room for them,
+    so that a process needs memory for either.
 
     Args:
         most_bytes: Most bytes of all cached distances.
@@ -32,8 +38,12 @@ class DistanceCache:
         self._most, self._bytes = most_bytes, 0
         self._cache: dict[bytes, Tensor] = {}
 
-    def get(self, read: Iterable[Tensor], compute: Callable[[], Tensor]) -> Tensor:
-        """The cached result for tensors on the CPU, or that of `compute`."""
+    def get(self, read: Iterable[Tensor], nbytes: int, compute: Callable[[], Tensor]) -> Tensor:
+        """The cached result for tensors on the CPU, or that of `compute`, which has `nbytes`."""
+        if nbytes * _MATRICES > self._most:
+            self._cache.clear()
+            self._bytes = 0
+            return compute()
         digest = hashlib.sha256()
         for tensor in read:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -79,4 +89,7 @@ def squared_distances(
         return product.mul_(-2).add_(a.square().sum(1, keepdim=True)).add_(b.square().sum(1))
 
     cache = _CACHE.get()
-    return compute() if cache is None else cache.get(read, compute)
+    if cache is None:
+        return compute()
+    rows, columns = (len(next(iter(vectors.values()))) for vectors in (x, y))
+    return cache.get(read, 4 * rows * columns, compute)

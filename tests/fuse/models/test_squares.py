@@ -61,12 +61,15 @@ def test_kept_distances_are_the_plain_ones_whatever_the_weights(
     assert not torch.equal(again, plain[0])
 
 
-def test_what_was_not_used_for_longest_goes_first() -> None:
+def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MATRICES", 2)
     names, made = torch.arange(4), []
 
     def get(name: int) -> None:
         value = kept.get(
-            [names[name : name + 1]], lambda: made.append(name) or torch.full((8,), 1.0 * name)
+            [names[name : name + 1]],
+            8 * 4,
+            lambda: made.append(name) or torch.full((8,), 1.0 * name),
         )
         assert value.tolist() == [name] * 8
 
@@ -74,6 +77,8 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     for name in (0, 1, 0, 2, 0, 1):
         get(name)
     assert made == [0, 1, 2, 1]
-    kept.get([names], lambda: torch.zeros(17))  # larger than all that may be kept
+    kept.get([names], 9 * 4, lambda: torch.zeros(9))  # two of them are too large
+    assert not kept._cache, "the others take memory beside it"
     get(0)
-    assert made[-1] == 0
+    get(0)
+    assert made == [0, 1, 2, 1, 0]
