@@ -16,7 +16,7 @@ from typing import Any
 
 from fuse.figures.records import EpochRecord
 from mmsa_cache.errors import MmsaError, SettingsError
-from mmsa_cache.native.memory import release_memory
+from mmsa_cache.native.memory import release_memory, return_blocks
 from mmsa_cache.native.processes import end_with_parent
 
 from .messages import (
@@ -46,6 +46,8 @@ def serve(pipe: Connection, device: str) -> None:
     from mmsa_cache.native.device import release_spare_memory
 
     torch.set_num_threads(1)
+    if device == "cpu":
+        return_blocks()
     try:
         setup: WorkerSetup = pipe.recv()
         bank = setup.source.open(device)

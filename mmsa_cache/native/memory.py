@@ -65,6 +65,15 @@ def keep_blocks() -> None:
         _glibc("mallopt", *option)
 
 
+def return_blocks() -> None:
+    """Returns blocks of 8 MiB or more to the system as soon as they are freed.
+
+    By default, glibc takes them from its heap once such a block was freed. A process that computes
+    with matrices of many sizes then keeps hundreds of megabytes between those that it still uses.
+    """
+    _glibc("mallopt", _MMAP_THRESHOLD, 8 << 20)
+
+
 def peak_bytes() -> int:
     """Largest resident memory of this process so far."""
     with contextlib.suppress(OSError), open_regular(Path("/proc/self/status")) as file:

@@ -80,3 +80,23 @@ print(sum(first <= id(block) < last for block in kept), len(kept))
     )
     assert count == 1000
     assert inside == (1000 if share else 0)
+
+
+@pytest.mark.parametrize("returned", [True, False])
+def test_large_blocks_between_used_ones_are_returned(returned: bool) -> None:
+    (kept,) = measured(
+        f"""
+from mmsa_cache.native.memory import return_blocks
+if {returned}:
+    return_blocks()
+np.ones(2 << 20)  # 16 MiB: from now on glibc takes such blocks from its heap
+before = resident()
+large, small = [], []
+for _ in range(20):
+    large.append(np.ones(2 << 20))
+    small.append(bytes(64 << 10))
+large.clear()
+print(resident() - before)
+"""
+    )
+    assert (kept < 16 << 20) == returned
