@@ -21,7 +21,6 @@ import math
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -61,7 +60,11 @@ def resolve_lexicon(options: Options = Options()) -> NumbersSpec:  # noqa: B008 
 
 def is_installed() -> bool:
     """Whether the lexicon's package is installed."""
-    return find_spec(_PACKAGE) is not None
+    try:
+        distribution(_PACKAGE)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 @functools.cache
