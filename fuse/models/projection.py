@@ -163,9 +163,8 @@ class Pool(nn.Module):
         Returns:
             ``(batch, dim)``.
         """
-        single = (
-            x.shape[1] == 1 and self.score is None
-        )  # the pooled level, where steps must be fast
+        # At the pooled level steps must be fast.
+        single = x.shape[1] == 1 and self.score is None
         if mask is None:
             if single:
                 return x.squeeze(1)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmsa_cache.errors import DamagedCacheError, DiskError
+from mmsa_cache.errors import DamagedCacheError, DiskError, SettingsError
 from mmsa_cache.features import modality
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.computed_pools import COMPUTED
+from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource, DerivedName, share_derived
-from tests.support.bank_sources import ROWS, WANTED
+from tests.support.bank_sources import ROWS, WANTED, write
 
 
 def test_a_process_opens_the_same_bank_and_maps_what_is_derived(
@@ -75,3 +76,16 @@ def test_files_of_killed_processes_are_swept_those_of_living_ones_stay(
         assert not earlier.exists()
         assert alive.exists()
         assert elsewhere.exists()
+
+
+def test_pools_of_an_encoder_without_tokens_are_left_out(tmp_path: Path) -> None:
+    text, image = (
+        ModalityFeatures.open(write(tmp_path / "store", side, 0), WANTED[side]) for side in WANTED
+    )
+    bank = FeatureBank(text, image, [str(row) for row in range(ROWS)], [0] * ROWS)
+    names: list[DerivedName] = [("text", "default", pool) for pool in COMPUTED]
+    with share_derived(bank, WANTED, [*names, ("image", "default", 2)], tmp_path) as source:
+        assert source.derived == {}
+    for pool in COMPUTED:
+        with pytest.raises(SettingsError, match="extracted with tokens = 'none'"):
+            bank.text.derived(pool)

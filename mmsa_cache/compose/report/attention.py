@@ -111,9 +111,8 @@ def _heat_map(picture: NDArray[np.uint8], strength: NDArray[np.float64]) -> Thum
     cells = Image.fromarray((strength.clip(0, 1) * 255).round().astype(np.uint8))
     heat = np.asarray(cells.resize(grey.size, Image.Resampling.BILINEAR), np.float64)[..., None]
     heat /= 255
-    base = (
-        20 + 0.75 * np.asarray(grey, np.float64)[..., None]
-    )  # darker, since bright pictures hide colours
+    # Darker, since bright pictures hide colours.
+    base = 20 + 0.75 * np.asarray(grey, np.float64)[..., None]
     colour = _FAINT + heat * (_STRONG - _FAINT)
     mixed = base + _OPAQUE * np.sqrt(heat) * (colour - base)
     return encode(Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8)))
