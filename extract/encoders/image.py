@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -28,15 +29,15 @@ from .compute import (
     stack_inputs,
     to_device,
 )
-from .joint import JointImageTower
-from .layers import mean_pools, pool_patches
+from .joint import JointImageTower, read_image_depth
+from .layers import inner_pools, pool_patches, quarter_depth_layers
 from .limits import check_arguments, check_side
 from .model_errors import raise_model_errors
 from .options import Options
 from .preparation import Squares
 from .preprocessing import read_input_settings
 from .protocol import Encoded, ImageTower, Size
-from .timm_tower import TimmTower
+from .timm_tower import TimmTower, quarter_depth_blocks
 from .transformer import load_model, resolve_folder
 from .weights import find_timm_file, weights_sha256
 
@@ -111,8 +112,9 @@ def resolve_image(
     fit: str,
     seed: int,
     options: Options = Options(),  # noqa: B008  (frozen)
+    quarters: bool = False,
 ) -> ImageSpec:
-    """Finds a timm model's weights and input settings. Does not build it.
+    """Finds a timm model's weights and input settings. Does not load it.
 
     Args:
         model: timm name.
@@ -124,6 +126,8 @@ def resolve_image(
         fit: ``crop`` or ``squash``.
         seed: Seed of random weights.
         options: Layer, positions and precision.
+        quarters: Take the blocks of `timm_tower.quarter_depth_blocks` as pool layers, in place of
+            the options' own.
 
     Raises:
         ModelError: The model is unknown, its weights cannot be found, or an argument names files.
@@ -136,6 +140,9 @@ def resolve_image(
         raise unknown_name("timm has no image model", model, timm.list_models(), kind=ModelError)
     pretrained = timm.models.get_pretrained_cfg(model)
     defaults = pretrained.to_dict() if pretrained is not None else {}
+    if quarters:
+        blocks = quarter_depth_blocks(model, json.dumps(kwargs, sort_keys=True))
+        options = replace(options, pool_layers=blocks)
     random_seed = seed if weights == "random" else None
     file, source = None, f"random:{seed}"
     if random_seed is None:
@@ -174,6 +181,8 @@ def resolve_joint_image(
     weights: str,
     seed: int,
     options: Options = Options(),  # noqa: B008  (frozen)
+    *,
+    quarters: bool = False,
 ) -> ImageSpec:
     """Finds the image side of a joint image-text model of transformers. Does not load it.
 
@@ -182,12 +191,17 @@ def resolve_joint_image(
         weights: ``pretrained`` or ``random``.
         seed: Seed of random weights.
         options: Layer, positions and precision.
+        quarters: Take the layers at the quarters of the image side's depth as pool layers, in place
+            of the options' own.
 
     Raises:
         ModelError: The model cannot be found, or has no safetensors weights.
     """
     folder, name, source = resolve_folder(model, weights, seed)
     settings = read_input_settings(folder)
+    if quarters:
+        layers = quarter_depth_layers(read_image_depth(folder))
+        options = replace(options, pool_layers=layers)
     return ImageSpec(
         name=name,
         kwargs={},
@@ -254,7 +268,8 @@ class ImageEncoder:
         Returns:
             Patch features, row by row from the top left, and pooled vectors: the mean over
             patches (``mean``), the first patch (``first``, what the report calls CLS), the model's
-            own (``cls`` or ``pooled``), and the mean of each inner layer asked for (``mean@N``).
+            own (``cls`` or ``pooled``), and of each inner layer asked for the mean (``mean@N``) and
+            the class token, where the model has one (``cls@N``).
         """
         pixels = stack_inputs(batch, self._device)
         with launching(self._device):
@@ -264,19 +279,25 @@ class ImageEncoder:
         """Runs the model on pixels on the device, (batch, 3, size, size) uint8."""
         with torch.inference_mode(), precision(self._device, self.options.compute):
             values = (pixels * self._scale).add_(self._shift)  # (pixels / 255 − mean) / std
-            patches, grid, vectors, shared, inner = self.tower(
+            patches, grid, vectors, shared, inner, inner_cls = self.tower(
                 values.half() if self.options.compute == HALF else values,
                 self.options.layer,
                 self.options.pool_layers,
             )
         patches = patches.float()
-        means = [state.float().mean(1) for state in inner]
+        inner_vectors = {
+            "mean": [state.float().mean(1) for state in inner],
+            "cls": [vector.float() for vector in inner_cls],
+        }
         pools = {
             "mean": patches.mean(1),
             "first": patches[:, 0],
             **vectors,
-            **mean_pools(means, self.options.pool_layers, patches.shape[2], self.label),
         }
+        for pool, of_layers in inner_vectors.items():
+            if of_layers:
+                layers, dim = self.options.pool_layers, patches.shape[2]
+                pools |= inner_pools(pool, of_layers, layers, dim, self.label)
         self.pools = tuple(pools)
         patches = pool_patches(patches, grid, self.options, self.label)
         if self.options.tokens == "none":

@@ -54,10 +54,27 @@ def read_text_side(folder: Path) -> TextSide:
         config = load_config(folder)  # adds the family's defaults
         return TextSide(_text_limit(config), int(config.text_config.num_hidden_layers))
     except Exception as error:  # transformers raises many kinds for a bad folder
-        raise ModelError(
-            f"{folder} is not the folder of a joint image-text model: {error}",
-            "Use --text-model and --image-model for other models.",
-        ) from error
+        raise _not_joint(folder, error) from error
+
+
+def read_image_depth(folder: Path) -> int:
+    """Number of layers of a joint model's image side by its configuration; 0 if not stated.
+
+    Raises:
+        ModelError: Its configuration is not a joint model's.
+    """
+    try:
+        depth = getattr(load_config(folder).vision_config, "num_hidden_layers", 0)
+    except Exception as error:  # transformers raises many kinds for a bad folder
+        raise _not_joint(folder, error) from error
+    return depth if isinstance(depth, int) else 0
+
+
+def _not_joint(folder: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{folder} is not the folder of a joint image-text model: {error}",
+        "Use --text-model and --image-model for other models.",
+    )
 
 
 def _text_limit(config: Any) -> int:
@@ -184,7 +201,9 @@ class JointImageTower:
         if prefix:
             vectors = {"cls": hidden[:, 0], **vectors}
         inner_patches = [state[:, prefix:] for state in states]
-        return ImageOutput(hidden[:, prefix:], (side, side), vectors, shared, inner_patches)
+        inner_cls = [state[:, 0] for state in states] if prefix else []
+        patches = hidden[:, prefix:]
+        return ImageOutput(patches, (side, side), vectors, shared, inner_patches, inner_cls)
 
     def to(self, device: torch.device) -> object:
         return self._model.to(device)

@@ -67,28 +67,29 @@ def select_layers(
     return hidden, [select_layer(output.hidden_states, number, name) for number in inner]
 
 
-def mean_pools(
-    means: Sequence[Tensor], layers: Sequence[int], dim: int, name: str
+def inner_pools(
+    pool: str, vectors: Sequence[Tensor], layers: Sequence[int], dim: int, name: str
 ) -> dict[str, Tensor]:
-    """Means of inner layers by the names of their pools.
+    """Vectors of inner layers by the names of their pools, ``POOL@N``.
 
     Args:
-        means: (batch, features) each.
-        layers: Their numbers.
+        pool: What they are: ``mean`` or ``cls``.
+        vectors: (batch, features) each.
+        layers: Their layers' numbers.
         dim: Features of the chosen layer.
         name: The model, for errors.
 
     Raises:
         ModelError: An inner layer has another number of features than the chosen one.
     """
-    for layer, mean in zip(layers, means, strict=True):
-        if mean.shape[1] != dim:
+    for layer, vector in zip(layers, vectors, strict=True):
+        if vector.shape[1] != dim:
             raise ModelError(
-                f"{name}: layer {layer} has {mean.shape[1]} features, the layer that is kept has "
+                f"{name}: layer {layer} has {vector.shape[1]} features, the layer that is kept has "
                 f"{dim}; one cache cannot hold both.",
                 "Leave it out of pool_layers: a hierarchical model's stages differ.",
             )
-    return {f"mean@{layer}": mean for layer, mean in zip(layers, means, strict=True)}
+    return {f"{pool}@{layer}": vector for layer, vector in zip(layers, vectors, strict=True)}
 
 
 def average_grid(patches: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:

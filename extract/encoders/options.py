@@ -19,7 +19,8 @@ class Options:
     compute: str = "float32"
     """``float32``; ``bfloat16`` or ``float16`` by autocast; ``half``: everything in float16."""
     pool_layers: tuple[int, ...] = ()
-    """Inner layers whose means are further pools, ``mean@N`` each."""
+    """Inner layers whose means, and class tokens of pictures, are further pools: ``mean@N``,
+    ``cls@N``."""
     device: str = "cpu"
     """``cpu`` or ``cuda``: they add in different orders."""
 
@@ -34,6 +35,8 @@ class Options:
         }
         if self.pool_layers:
             fields["pool_layers"] = list(self.pool_layers)
+            if modality == "image":  # other features than before the class tokens were kept
+                fields["inner_pools"] = ["mean", "cls"]
         return fields
 
     def grid(self) -> tuple[int, int] | None:

@@ -116,6 +116,8 @@ class ImageOutput(NamedTuple):
     """(batch, shared_dim), joint models only."""
     inner: list[Tensor]
     """The inner layers asked for, (batch, patches, dim) each."""
+    inner_cls: list[Tensor]
+    """Their class tokens, (batch, dim) each; empty where the model has none."""
 
 
 class ImageTower(Protocol):

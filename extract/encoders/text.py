@@ -21,7 +21,7 @@ from .compute import cast_weights, collect_features, launching, precision, to_de
 from .families import PADDING_SENSITIVE_TYPES, is_causal
 from .folder import CONFIG, TOKENIZER_FILES, read_json
 from .joint import JointTextTower, read_text_side
-from .layers import mean_pools, quarter_depth_layers
+from .layers import inner_pools, quarter_depth_layers
 from .model_errors import raise_model_errors
 from .options import Options
 from .padding import padded_length, padded_rows
@@ -226,7 +226,7 @@ class TextEncoder:
         pools = {
             **vectors,
             "mean": _mean(hidden, mask),
-            **mean_pools(means, self.options.pool_layers, hidden.shape[2], self.label),
+            **inner_pools("mean", means, self.options.pool_layers, hidden.shape[2], self.label),
         }
         self.pools = tuple(pools)
         return hidden, pools, shared

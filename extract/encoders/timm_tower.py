@@ -17,7 +17,7 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.store.fingerprint import Fields
 
 from .compat import prepare_torchvision
-from .layers import check_layer, select_layer
+from .layers import check_layer, quarter_depth_layers, select_layer
 from .limits import MAX_TENSOR, AllocationLimit, model_limit
 from .model_errors import raise_model_errors
 from .protocol import ImageOutput
@@ -79,7 +79,8 @@ class TimmTower:
             grid = (side, side) if side * side == patches.shape[1] else None
         vectors = {"cls": prefix[:, 0]} if self._has_cls else {}
         inner_patches = [states[number].flatten(2).transpose(1, 2) for number in inner]
-        return ImageOutput(patches, grid, vectors, None, inner_patches)
+        inner_cls = [prefixes[number][:, 0] for number in inner] if self._has_cls else []
+        return ImageOutput(patches, grid, vectors, None, inner_patches, inner_cls)
 
     def _intermediates(
         self, pixels: Tensor, layer: str | int, inner: Sequence[int]
@@ -170,6 +171,35 @@ def _weight_names(name: str, arguments: str, limit: int, side: int) -> tuple[str
             "Set size in [image] (and img_size in kwargs) to what the model takes.",
         ) from error
     return tuple(model.state_dict())
+
+
+@cache
+def quarter_depth_blocks(name: str, arguments: str) -> tuple[int, ...]:
+    """The blocks at a quarter, a half and three quarters of a model's depth; of 12: 2, 5 and 8.
+
+    The model is built without allocating memory, once a process.
+
+    Args:
+        name: timm name.
+        arguments: Further arguments of ``timm.create_model`` as JSON.
+
+    Returns:
+        Those with as many features as the model's output: of a hierarchical model none. None
+        either of a model that cannot be built, or gives no inner layers.
+    """
+    prepare_torchvision()
+    import timm
+
+    try:
+        with AllocationLimit(name, MAX_TENSOR), torch.device("meta"):
+            model = timm.create_model(name, num_classes=0, **json.loads(arguments))
+        if not hasattr(model, "forward_intermediates"):
+            return ()
+        widths = [int(block["num_chs"]) for block in model.feature_info]
+    except Exception:  # building it in earnest says what is wrong
+        return ()
+    blocks = (layer - 1 for layer in quarter_depth_layers(len(widths)))
+    return tuple(block for block in blocks if widths[block] == model.num_features)
 
 
 def _select(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import confusion as confusions
 from .confusion import Codes, Floats
-from .records import ClassScores, MetricScores, Scores
+from .records import CalibrationFigures, ClassScores, MetricScores, Scores
 from .reliability import reliability_bins
 
 
@@ -59,8 +59,8 @@ def probability_score(
     from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
     codes = list(range(len(names)))
-    likeliest = probabilities.argmax(1)
-    scores = score(labels, likeliest if predicted is None else predicted, names)
+    decided = probabilities.argmax(1) if predicted is None else predicted
+    scores = score(labels, decided, names)
     areas: list[float] = []
     per_class: dict[str, ClassScores] = {}
     for code, (name, of_class) in enumerate(scores.per_class.items()):
@@ -74,9 +74,8 @@ def probability_score(
     return scores.model_copy(
         update={
             "per_class": per_class,
-            "neg_log_loss": float(log_likelihoods(labels, probabilities).mean()),
             "brier": float(brier),
-            "calibration_error": reliability_bins(probabilities.max(1), labels == likeliest)[1],
+            **calibration_figures(labels, probabilities).model_dump(),
             "roc_auc": fmean(areas) if areas else None,
         }
     )
@@ -104,6 +103,20 @@ def metric_scores(confusion: confusions.Numbers, neg_log_loss: float) -> MetricS
         macro_f1=float(scores["macro_f1"]),
         accuracy=float(scores["accuracy"]),
         neg_log_loss=neg_log_loss,
+    )
+
+
+def calibration_figures(labels: Codes, probabilities: Floats) -> CalibrationFigures:
+    """How well probabilities fit their rows.
+
+    Args:
+        labels: True class codes, (rows,).
+        probabilities: Class probabilities, (rows, classes).
+    """
+    is_right = labels == probabilities.argmax(1)
+    return CalibrationFigures(
+        neg_log_loss=float(log_likelihoods(labels, probabilities).mean()),
+        calibration_error=reliability_bins(probabilities.max(1), is_right)[1],
     )
 
 

@@ -106,10 +106,21 @@ class Decision(Record):
     """Intervals of both."""
 
 
+class CalibrationFigures(Record):
+    """How well probabilities fit some rows."""
+
+    neg_log_loss: Number
+    calibration_error: Number
+
+
 class PartScores(MetricScores):
     """Scores of one outer part, calibrated."""
 
     rows: Count
+    calibration_error: Number | None = None
+    """None in older runs."""
+    uncalibrated: CalibrationFigures | None = None
+    """The same without calibration; None in older runs."""
 
 
 class EpochRecord(Record):

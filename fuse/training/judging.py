@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fuse.figures.calibration import DECIDE, Calibration, Decide, Probabilities
 from fuse.figures.halves import rows_by_presence
 from fuse.figures.intervals import score_decisions, score_intervals
-from fuse.figures.metrics import probability_score, selection_score
+from fuse.figures.metrics import calibration_figures, probability_score, selection_score
 from fuse.figures.records import (
     METRICS,
     Duplicates,
@@ -247,8 +247,14 @@ def judge(
 
 
 def _part_scores(outer: RowPredictions, labels: NDArray[np.int64], rule: Decide) -> PartScores:
-    scores = selection_score(labels[outer.rows], outer.calibrated, predicted=outer.decided[rule])
-    return PartScores(rows=len(outer.rows), **scores.model_dump())
+    truth = labels[outer.rows]
+    scores = selection_score(truth, outer.calibrated, predicted=outer.decided[rule])
+    return PartScores(
+        rows=len(outer.rows),
+        **scores.model_dump(),
+        calibration_error=calibration_figures(truth, outer.calibrated).calibration_error,
+        uncalibrated=calibration_figures(truth, outer.plain),
+    )
 
 
 def member_records(

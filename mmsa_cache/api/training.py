@@ -66,7 +66,8 @@ def train(
         single: One setting a study, no ensemble of its trials.
         max_mb: Megabytes of an ensemble.
         average: Whether the members are averaged; else the best one is the model.
-        refit: Whether the model learns from all rows of the folds; default: an ensemble of trials.
+        refit: Whether the model learns from all rows of the folds; default: if it is an ensemble of
+            trials, or ``lbfgs`` solves it to its optimum.
         nested: Whether each part of a cross-validation searches and chooses anew.
         trials: Finished trials of each such search.
         workers: Worker processes of such a search.

@@ -63,8 +63,8 @@ NoEnsemble = Annotated[
 Refit = Annotated[
     bool | None,
     typer.Option(
-        help="The folds only calibrate; the model learns from all their rows. Default: of an "
-        "ensemble of trials."
+        help="The folds only calibrate; the model learns from all their rows. Default: if "
+        "the model is an ensemble of trials, or solved to its optimum (lbfgs)."
     ),
 ]
 Outer = Annotated[
@@ -153,6 +153,8 @@ def _show(run: TrainedRun, decide: DecisionRule) -> None:
     """Prints the scores, the decisions, the baselines and the notes of a run."""
     figures = run.figures
     print_result(format_table(*_scores_table(figures)))
+    if len(figures.parts) > 1:
+        print_result(f"\n{format_table(*_parts_table(figures))}")
     print_result(f"\n{format_decisions(figures.decisions, decide)}")
     null = figures.intervals.calibration_error_null if figures.intervals else None
     if null is not None:
@@ -197,6 +199,21 @@ def _baselines_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
         rows.append(cells)
     columns = [[title, "model − it", "95%"] for title in titles.values()]
     return ["", *itertools.chain(*columns)], rows
+
+
+def _parts_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the scores of each outer part, calibrated and not."""
+    rows = []
+    for number, part in enumerate(figures.parts, start=1):
+        cells = [str(number), str(part.rows), f"{part.accuracy:.4f}", f"{part.macro_f1:.4f}"]
+        for values in (part, part.uncalibrated):
+            loss = None if values is None else values.neg_log_loss
+            error = None if values is None else values.calibration_error
+            cells += ["–" if loss is None else f"{-loss:.4f}"]
+            cells += ["–" if error is None else f"{error:.4f}"]
+        rows.append(cells)
+    columns = ["outer part", "rows", "accuracy", "macro-F1", "log-loss", "ECE"]
+    return [*columns, "uncalibrated: log-loss", "ECE"], rows
 
 
 def _scores_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:

@@ -176,7 +176,6 @@ def _layers_or_quarters(value: object) -> object:
 
 
 Layer = Annotated[str | int, BeforeValidator(_layer)]
-Layers = Annotated[tuple[int, ...], BeforeValidator(_layers)]
 LayersOrQuarters = Annotated[
     tuple[int, ...] | Literal["quarters"], BeforeValidator(_layers_or_quarters)
 ]
@@ -224,8 +223,10 @@ class ImageSettings(Section):
     """``crop``: the model's own resize and centre crop; ``squash``: the whole picture."""
     layer: Layer = "last"
     """``last``; a number, 0 being the first block or stage; or ``average:K`` of the last K."""
-    pool_layers: Layers = ()
-    """Layers whose means over the patches are kept too, as the pools ``mean@N``."""
+    pool_layers: LayersOrQuarters = QUARTERS
+    """Layers whose means over the patches, and class tokens, are kept too, as the pools ``mean@N``
+    and ``cls@N``; ``quarters``: those at a quarter, half and three quarters of the model's depth,
+    none of a hierarchical model, whose stages differ."""
 
 
 class JointSettings(Section):

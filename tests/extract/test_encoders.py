@@ -23,6 +23,7 @@ from extract.encoders.layers import average_grid, quarter_depth_layers, select_l
 from extract.encoders.linear import LinearByOneDnn
 from extract.encoders.options import Options
 from extract.encoders.text import resolve_text
+from extract.encoders.timm_tower import quarter_depth_blocks
 from extract.precision import difference
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.hashing import digest
@@ -401,16 +402,18 @@ def test_image_pools_of_inner_layers() -> None:
     wanted = plain.encode(batch)
     encoder = image_encoder(name, 224, pool_layers=(7, 0), tokens="pool:2x2")
     found = encoder.encode(batch)
-    assert encoder.pools == ("mean", "first", "cls", "mean@7", "mean@0")
+    assert encoder.pools == ("mean", "first", "cls", "mean@7", "mean@0", "cls@7", "cls@0")
     torch.testing.assert_close(found.pooled[:, :3], wanted.pooled)
     for place, number in ((3, 7), (4, 0)):
         close(found.pooled[:, place], seen[number][:, 1:].mean(1))
+        close(found.pooled[:, place + 2], seen[number][:, 0])
     for layer, expected in ((7, seen[7]), ("average:2", (seen[10] + seen[11]) / 2)):
         deep = image_encoder(name, 224, pool_layers=(3,), layer=layer)
         both = deep.encode(batch)
         close(both.tokens, expected[:, 1:].flatten(0, 1))
         close(both.pooled[:, 2], expected[:, 0])
         close(both.pooled[:, 3], seen[3][:, 1:].mean(1))
+        close(both.pooled[:, 4], seen[3][:, 0])
     calls: list[int] = []
     encoder.tower._model.patch_embed.register_forward_hook(lambda *_: calls.append(1))
     encoder.encode(batch)
@@ -421,7 +424,28 @@ def test_image_pools_of_inner_layers() -> None:
         swin_encoder(pool_layers=(3, 1))
     swin = swin_encoder(pool_layers=(1,), layer=1)
     pooled = swin.encode(pictures(256)).pooled
+    assert swin.pools == ("mean", "first", "mean@1")  # it has no class token
     torch.testing.assert_close(pooled[:, 2], pooled[:, 0])
+
+
+def test_image_pools_at_the_quarters_of_the_depth() -> None:
+    blocks = {
+        ("deit_tiny_patch16_224", "{}"): (2, 5, 8),  # 3, 6 and 9 of its 12 blocks
+        ("deit_tiny_patch16_224", '{"depth": 6}'): (0, 2, 3),
+        ("deit_tiny_patch16_224", '{"depth": 1}'): (),
+        ("swinv2_base_window8_256", "{}"): (),  # its stages have 128, 256, 512 and 1,024 features
+        ("mobilenetv2_100", "{}"): (),
+        ("deit_tiny_patch16_224", '{"depht": 6}'): (),
+    }
+    assert {key: quarter_depth_blocks(*key) for key in blocks} == blocks
+    arguments = {"mean": None, "std": None, "size": None, "fit": "crop", "seed": 5}
+    spec = resolve_image("deit_tiny_patch16_224", "random", {}, **arguments, quarters=True)
+    chosen = Options(pool_layers=(2, 5, 8))
+    assert spec == resolve_image("deit_tiny_patch16_224", "random", {}, **arguments, options=chosen)
+    assert spec.fields["pool_layers"] == [2, 5, 8]
+    assert spec.fields["inner_pools"] == ["mean", "cls"]  # older features have only the means
+    plain = resolve_image("mobilenetv2_100", "random", {}, **arguments, quarters=True)
+    assert plain.fields.keys().isdisjoint({"pool_layers", "inner_pools"})
 
 
 def test_image_layers() -> None:
@@ -614,15 +638,22 @@ def test_joint_pools_of_inner_layers(family: str, tmp_path: Path) -> None:
 
     image = resolve_joint_image(str(folder), "random", 5, options).load(CPU)
     batch = pictures(224)
-    assert image.pools == (*image_pools, "mean@2", "mean@11")
+    has_cls = "cls" in image_pools
+    inner = ["mean@2", "mean@11", *(["cls@2", "cls@11"] if has_cls else [])]
+    assert image.pools == (*image_pools, *inner)
     seen = image.encode(batch)
     with torch.inference_mode():
         output = direct.get_image_features(
             pixel_values=normalised(batch, image), output_hidden_states=True
         )
-    for place, number in ((-2, 2), (-1, 11)):
-        close(seen.pooled[:, place], output.hidden_states[number][:, -patches:].mean(1))
+    for number in (2, 11):
+        states = output.hidden_states[number]
+        close(seen.pooled[:, image.pools.index(f"mean@{number}")], states[:, -patches:].mean(1))
+        if has_cls:
+            close(seen.pooled[:, image.pools.index(f"cls@{number}")], states[:, 0])
     close(seen.shared, output.pooler_output)
+    quarters = resolve_joint_image(str(folder), "random", 5, quarters=True)
+    assert quarters.options.pool_layers == (3, 6, 9)
 
 
 def test_a_text_model_is_not_a_joint_one(tmp_path: Path) -> None:

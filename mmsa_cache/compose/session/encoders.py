@@ -111,7 +111,7 @@ def _resolve_text(settings: Settings, compute: str) -> TextSpec | NumbersSpec:
         return _RULE_ENCODERS[model](_options(settings, text.layer, (), compute))
     if joint.model is not None:
         model, weights = joint.model, joint.weights
-    layers = text.pool_layers if isinstance(text.pool_layers, tuple) else None
+    layers = _numbered(text.pool_layers)
     return resolve_text(
         model,
         weights,
@@ -125,9 +125,13 @@ def _resolve_text(settings: Settings, compute: str) -> TextSpec | NumbersSpec:
 
 def _resolve_image(settings: Settings, compute: str) -> ImageSpec:
     image, joint = settings.image, settings.joint
-    options = _options(settings, image.layer, image.pool_layers, compute)
+    layers = _numbered(image.pool_layers)
+    options = _options(settings, image.layer, layers or (), compute)
+    quarters = layers is None
     if joint.model is not None:
-        return resolve_joint_image(joint.model, joint.weights, settings.seed, options)
+        return resolve_joint_image(
+            joint.model, joint.weights, settings.seed, options, quarters=quarters
+        )
     return resolve_image(
         image.model,
         image.weights,
@@ -138,7 +142,13 @@ def _resolve_image(settings: Settings, compute: str) -> ImageSpec:
         fit=image.fit,
         seed=settings.seed,
         options=options,
+        quarters=quarters,
     )
+
+
+def _numbered(pool_layers: tuple[int, ...] | str) -> tuple[int, ...] | None:
+    """Pool layers that are given by number; None for the quarters of the model's depth."""
+    return pool_layers if isinstance(pool_layers, tuple) else None
 
 
 def _options(

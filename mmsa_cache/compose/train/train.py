@@ -69,7 +69,9 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     bank = session.bank(protocol.split, pairs).to(session.device)
     codes = bank.labels.cpu().numpy()
     parts = plan_parts(codes, session.groups(protocol.split), protocol)
-    default_refit = bool(choice.ensembles) and request.averaged
+    # Models solved to their optimum differ in their rows alone: their average has none of all.
+    is_solved = all(setting.optimiser == "lbfgs" for setting in choice.settings)
+    default_refit = request.averaged and (bool(choice.ensembles) or is_solved)
     refit = default_refit if request.refit is None else request.refit
     identity = RunIdentity(
         models=[

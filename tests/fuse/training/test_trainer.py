@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, log_loss
 
 from fuse.assignments import parse_assignments
 from fuse.figures.metrics import probability_score, score
@@ -287,8 +287,15 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
             assert not set(groups[task.train]) & set(groups[task.validation])
         members = [f.model for f in made.fits[number * 2 : number * 2 + 2]]
         mean = np.mean([predict(m, bank, part.judged, setting) for m in members], axis=0)
-        found = probability_score(bank.labels.numpy()[part.judged], mean, NAMES)
-        assert made.figures.parts[number].rows == found.rows
+        truth, scores = bank.labels.numpy()[part.judged], made.figures.parts[number]
+        found = probability_score(truth, mean, NAMES)
+        assert scores.rows == found.rows
+        assert scores.uncalibrated is not None
+        assert -scores.uncalibrated.neg_log_loss == pytest.approx(log_loss(truth, mean), rel=1e-5)
+        assert scores.uncalibrated.calibration_error == pytest.approx(found.calibration_error)
+        calibrated = probability_score(truth, made.probabilities[part.judged], NAMES)
+        assert scores.calibration_error == pytest.approx(calibrated.calibration_error)
+        assert scores.neg_log_loss == pytest.approx(calibrated.neg_log_loss)
     assert len(made.ensemble.members) == 6
     accuracies = [part.accuracy for part in made.figures.parts]
     assert made.figures.spread_parts["accuracy"].mean == pytest.approx(np.mean(accuracies))
