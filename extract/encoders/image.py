@@ -141,8 +141,7 @@ def resolve_image(
     pretrained = timm.models.get_pretrained_cfg(model)
     defaults = pretrained.to_dict() if pretrained is not None else {}
     if quarters:
-        blocks = quarter_depth_blocks(model, json.dumps(kwargs, sort_keys=True))
-        options = replace(options, pool_layers=blocks)
+        options = replace(options, pool_layers=quarter_depth_blocks(model, json.dumps(kwargs)))
     random_seed = seed if weights == "random" else None
     file, source = None, f"random:{seed}"
     if random_seed is None:
@@ -191,8 +190,7 @@ def resolve_joint_image(
         weights: ``pretrained`` or ``random``.
         seed: Seed of random weights.
         options: Layer, positions and precision.
-        quarters: Take the layers at the quarters of the image side's depth as pool layers, in place
-            of the options' own.
+        quarters: Take the layers at the quarters of its depth as pool layers, not the options' own.
 
     Raises:
         ModelError: The model cannot be found, or has no safetensors weights.
@@ -200,8 +198,7 @@ def resolve_joint_image(
     folder, name, source = resolve_folder(model, weights, seed)
     settings = read_input_settings(folder)
     if quarters:
-        layers = quarter_depth_layers(read_image_depth(folder))
-        options = replace(options, pool_layers=layers)
+        options = replace(options, pool_layers=quarter_depth_layers(read_image_depth(folder)))
     return ImageSpec(
         name=name,
         kwargs={},
@@ -293,11 +290,8 @@ class ImageEncoder:
             "mean": patches.mean(1),
             "first": patches[:, 0],
             **vectors,
+            **inner_pools(inner_vectors, self.options.pool_layers, patches.shape[2], self.label),
         }
-        for pool, of_layers in inner_vectors.items():
-            if of_layers:
-                layers, dim = self.options.pool_layers, patches.shape[2]
-                pools |= inner_pools(pool, of_layers, layers, dim, self.label)
         self.pools = tuple(pools)
         patches = pool_patches(patches, grid, self.options, self.label)
         if self.options.tokens == "none":

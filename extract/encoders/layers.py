@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,13 +68,13 @@ def select_layers(
 
 
 def inner_pools(
-    pool: str, vectors: Sequence[Tensor], layers: Sequence[int], dim: int, name: str
+    vectors: Mapping[str, Sequence[Tensor]], layers: Sequence[int], dim: int, name: str
 ) -> dict[str, Tensor]:
     """Vectors of inner layers by the names of their pools, ``POOL@N``.
 
     Args:
-        pool: What they are: ``mean`` or ``cls``.
-        vectors: (batch, features) each.
+        vectors: One a layer by what they are, ``mean`` or ``cls``, (batch, features) each; a kind
+            that the model lacks is empty.
         layers: Their layers' numbers.
         dim: Features of the chosen layer.
         name: The model, for errors.
@@ -82,14 +82,17 @@ def inner_pools(
     Raises:
         ModelError: An inner layer has another number of features than the chosen one.
     """
-    for layer, vector in zip(layers, vectors, strict=True):
-        if vector.shape[1] != dim:
-            raise ModelError(
-                f"{name}: layer {layer} has {vector.shape[1]} features, the layer that is kept has "
-                f"{dim}; one cache cannot hold both.",
-                "Leave it out of pool_layers: a hierarchical model's stages differ.",
-            )
-    return {f"{pool}@{layer}": vector for layer, vector in zip(layers, vectors, strict=True)}
+    pools: dict[str, Tensor] = {}
+    for pool, of_layers in vectors.items():
+        for layer, vector in zip(layers if of_layers else (), of_layers, strict=True):
+            if vector.shape[1] != dim:
+                raise ModelError(
+                    f"{name}: layer {layer} has {vector.shape[1]} features, the layer that is kept "
+                    f"has {dim}; one cache cannot hold both.",
+                    "Leave it out of pool_layers: a hierarchical model's stages differ.",
+                )
+            pools[f"{pool}@{layer}"] = vector
+    return pools
 
 
 def average_grid(patches: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:

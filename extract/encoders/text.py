@@ -226,7 +226,7 @@ class TextEncoder:
         pools = {
             **vectors,
             "mean": _mean(hidden, mask),
-            **inner_pools("mean", means, self.options.pool_layers, hidden.shape[2], self.label),
+            **inner_pools({"mean": means}, self.options.pool_layers, hidden.shape[2], self.label),
         }
         self.pools = tuple(pools)
         return hidden, pools, shared

@@ -247,11 +247,10 @@ def judge(
 
 
 def _part_scores(outer: RowPredictions, labels: NDArray[np.int64], rule: Decide) -> PartScores:
-    truth = labels[outer.rows]
-    scores = selection_score(truth, outer.calibrated, predicted=outer.decided[rule])
+    truth, decided = labels[outer.rows], outer.decided[rule]
     return PartScores(
         rows=len(outer.rows),
-        **scores.model_dump(),
+        **selection_score(truth, outer.calibrated, predicted=decided).model_dump(),
         calibration_error=calibration_figures(truth, outer.calibrated).calibration_error,
         uncalibrated=calibration_figures(truth, outer.plain),
     )
