@@ -122,7 +122,7 @@ class ModalityFeatures:
         if name in COMPUTED and self.longest:
             return self.derived(name)
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
-        more = "mean@N come from pool_layers = [N] in mmsa.toml, "
+        more = "mean@N and cls@N come from pool_layers = [N] in mmsa.toml, "
         more += f"{', '.join(COMPUTED)} from tokens (mmsa extract --tokens keep)."
         raise unknown_name(f"{self.name} has no pool", name, names, more, known="Valid")
 
