@@ -282,10 +282,9 @@ class ImageEncoder:
                 self.options.pool_layers,
             )
         patches = patches.float()
-        inner_vectors = {
-            "mean": [state.float().mean(1) for state in inner],
-            "cls": [vector.float() for vector in inner_cls],
-        }
+        inner_vectors = {"mean": [state.float().mean(1) for state in inner]}
+        if inner_cls:
+            inner_vectors["cls"] = [vector.float() for vector in inner_cls]
         pools = {
             "mean": patches.mean(1),
             "first": patches[:, 0],

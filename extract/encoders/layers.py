@@ -73,8 +73,7 @@ def inner_pools(
     """Vectors of inner layers by the names of their pools, ``POOL@N``.
 
     Args:
-        vectors: One a layer by what they are, ``mean`` or ``cls``, (batch, features) each; a kind
-            that the model lacks is empty.
+        vectors: One a layer by what they are, ``mean`` or ``cls``, (batch, features) each.
         layers: Their layers' numbers.
         dim: Features of the chosen layer.
         name: The model, for errors.
@@ -84,7 +83,7 @@ def inner_pools(
     """
     pools: dict[str, Tensor] = {}
     for pool, of_layers in vectors.items():
-        for layer, vector in zip(layers if of_layers else (), of_layers, strict=True):
+        for layer, vector in zip(layers, of_layers, strict=True):
             if vector.shape[1] != dim:
                 raise ModelError(
                     f"{name}: layer {layer} has {vector.shape[1]} features, the layer that is kept "

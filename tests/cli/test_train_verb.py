@@ -218,3 +218,14 @@ def test_solved_kernels_are_searched_and_refitted(work: Path, extracted: object)
     flags = ("--study", "solved", "--single", "--refit", "--name", "solved", "--json")
     record = json.loads(mmsa(work, "train", *flags).stdout)
     assert {member["best_epoch"] for member in record["members"]} == {1}
+    # What is solved is refitted unless flags say otherwise; what is not solved is not.
+    solved = ("--study", "solved", "--single")
+    for name, flags, is_refitted in (
+        ("default", solved, True),
+        ("folds", (*solved, "--no-refit"), False),
+        ("best", (*solved, "--no-ensemble"), False),
+        ("trained", ("--folds", "2", *QUICK), False),
+    ):
+        mmsa(work, "train", "--name", name, *flags)
+        config = json.loads((work / "runs" / name / "config.json").read_text())
+        assert config["refit"] == is_refitted, name
